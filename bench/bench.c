@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The packet-path benchmark: one contest, the floor and the cases that are named, over one trace. Results go to
+ * standard output as JSON, one object a line; bench/run starts it once for each group of cases and makes the table of
+ * them. */
+#include "contestants.h"
+#include "floor.h"
+#include <getopt.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_log.h>
+#include <rte_mempool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CONTESTANTS_MAX = 16, BUFFERS = 16383, BUFFER_CACHE = 256, PAYLOAD = 128 };
+
+struct options {
+    struct trace_config trace;
+    struct contest contest;
+    bool no_huge;
+    bool bytes; /* instead of a contest: the memory of idle flows */
+    bool alone; /* no floor: for a profiler */
+};
+
+static const char usage[] =
+    "usage: netstar_bench [OPTION]... CASE...\n"
+    "  CASE: forward handler wait1 wait2 callback callback_wait1 callback_wait2 tcp_data, receive_only,\n"
+    "        or bytes_per_idle_flow alone. The floor takes part in every contest.\n"
+    "  --flows N      in the table and in the trace (1000)\n"
+    "  --packets N    counted in each round (2000000)\n"
+    "  --warm N       ahead of them, not counted (an eighth of that)\n"
+    "  --rounds N     turns of each contestant (7)\n"
+    "  --payload N    bytes in each data segment of tcp_data (128)\n"
+    "  --replies N    percent of packets that come from the server, in the other cases (0)\n"
+    "  --cpu N        the core (the last one)\n"
+    "  --no-huge      do not ask DPDK for huge pages\n"
+    "  --alone        without the floor, for a profiler\n";
+
+static int start_dpdk(const struct options *o)
+{
+    char cpu[16], memory[16];
+    /* With --no-huge: the buffers, some room, and the floor's table in case it finds no better place. */
+    unsigned mb = 128 + (unsigned)((uint64_t)o->trace.flows * 256 >> 20);
+    char *argv[] = { "netstar_bench", "-l", cpu, "--no-pci", "--no-telemetry", "--log-level", "error",
+                     /* --no-huge excludes --in-memory: */
+                     o->no_huge ? "--no-huge" : "--in-memory", o->no_huge ? "--no-shconf" : NULL, "-m", memory, NULL };
+    int argc = o->no_huge ? 11 : 8;
+
+    snprintf(cpu, sizeof cpu, "%d", o->contest.cpu);
+    snprintf(memory, sizeof memory, "%u", mb);
+    if (rte_eal_init(argc, argv) < 0) {
+        fprintf(stderr, "bench: DPDK does not start: %s\n", rte_strerror(rte_errno));
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* A pool of packet buffers as the library makes them. Without huge pages the buffers must not be laid out for devices
+ * that need physical addresses in one piece: one buffer on each page makes the cache sets alias. */
+static struct rte_mempool *make_pool(bool no_huge)
+{
+    unsigned size = sizeof(struct rte_mbuf) + NST_PACKET_PRIV + RTE_MBUF_DEFAULT_BUF_SIZE;
+    struct rte_pktmbuf_pool_private priv = { .mbuf_data_room_size = RTE_MBUF_DEFAULT_BUF_SIZE,
+                                             .mbuf_priv_size = NST_PACKET_PRIV };
+    struct rte_mempool *pool = rte_mempool_create_empty("packets", BUFFERS, size, BUFFER_CACHE, sizeof priv,
+                                                        SOCKET_ID_ANY, no_huge ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
+
+    if (pool == NULL)
+        return NULL;
+    rte_pktmbuf_pool_init(pool, &priv);
+    if (rte_mempool_populate_default(pool) < 0) {
+        rte_mempool_free(pool);
+        return NULL;
+    }
+    rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+    return pool;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* A quantile of n values, between the two nearest. */
+static double quantile(const double *values, unsigned n, double q)
+{
+    double sorted[ROUNDS_MAX], at = q * (n - 1);
+    unsigned low = (unsigned)at;
+
+    memcpy(sorted, values, n * sizeof *values);
+    qsort(sorted, n, sizeof *sorted, by_value);
+    return low + 1 < n ? sorted[low] + (at - low) * (sorted[low + 1] - sorted[low]) : sorted[low];
+}
+
+/* The middle one of the ratios that were seen round by round: what slows both down at one time cancels out. */
+static double ratio(const struct contestant *a, const struct contestant *b)
+{
+    double ratios[ROUNDS_MAX];
+
+    for (unsigned i = 0; i < a->n; i++)
+        ratios[i] = a->ns[i] / b->ns[i];
+    return quantile(ratios, a->n, 0.5);
+}
+
+static const struct contestant *named(const struct contestant *c, unsigned n, const char *name)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (strcmp(c[i].name, name) == 0)
+            return &c[i];
+    }
+    return NULL;
+}
+
+/* The same NF with hand-written callbacks. */
+static const struct contestant *twin(const struct contestant *c, unsigned n, const char *name)
+{
+    static const char *const twins[][2] = { { "handler", "callback" },
+                                            { "wait1", "callback_wait1" },
+                                            { "wait2", "callback_wait2" } };
+
+    for (unsigned i = 0; i < sizeof twins / sizeof *twins; i++) {
+        if (strcmp(name, twins[i][0]) == 0)
+            return named(c, n, twins[i][1]);
+    }
+    return NULL;
+}
+
+static void report(const struct options *o, const struct contestant *c, unsigned n)
+{
+    const struct contestant *floor = named(c, n, "floor");
+
+    for (unsigned i = 0; i < n; i++) {
+        const struct contestant *callback = twin(c, n, c[i].name);
+        double median = quantile(c[i].ns, c[i].n, 0.5);
+        double quartiles = quantile(c[i].ns, c[i].n, 0.75) - quantile(c[i].ns, c[i].n, 0.25);
+
+        printf("{\"case\": \"%s\", \"flows\": %u, \"ns_per_packet\": %.2f, \"spread\": %.3f", c[i].name, o->trace.flows,
+               median, quartiles / median);
+        if (floor != NULL)
+            printf(", \"floor_ratio\": %.3f", ratio(&c[i], floor));
+        if (callback != NULL)
+            printf(", \"callback_ratio\": %.3f", ratio(&c[i], callback));
+        printf(", \"payload\": %u, \"rounds\": %u, \"packets\": %lu}\n", o->trace.payload, c[i].n, o->contest.packets);
+    }
+}
+
+static int read_options(struct options *o, int argc, char **argv)
+{
+    enum { FLOWS = 1, PACKETS, WARM, ROUNDS, PAYLOAD_LEN, REPLIES, CPU, NO_HUGE, ALONE };
+    static const struct option longs[] = {
+        { "flows", 1, NULL, FLOWS },
+        { "packets", 1, NULL, PACKETS },
+        { "warm", 1, NULL, WARM },
+        { "rounds", 1, NULL, ROUNDS },
+        { "payload", 1, NULL, PAYLOAD_LEN },
+        { "replies", 1, NULL, REPLIES },
+        { "cpu", 1, NULL, CPU },
+        { "no-huge", 0, NULL, NO_HUGE },
+        { "alone", 0, NULL, ALONE },
+        { 0 },
+    };
+    unsigned long v = 0;
+    bool warm = false;
+    int opt;
+
+    while ((opt = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        char *end = "";
+        if (optarg != NULL)
+            v = strtoul(optarg, &end, 10);
+        if (opt == '?' || *end != 0 || (optarg != NULL && end == optarg))
+            return -EINVAL;
+        switch (opt) {
+        case FLOWS:
+            o->trace.flows = v;
+            break;
+        case PACKETS:
+            o->contest.packets = v;
+            break;
+        case WARM:
+            o->contest.warm = v;
+            warm = true;
+            break;
+        case ROUNDS:
+            o->contest.rounds = v;
+            break;
+        case PAYLOAD_LEN:
+            o->trace.payload = v;
+            break;
+        case REPLIES:
+            o->trace.replies = v;
+            break;
+        case CPU:
+            o->contest.cpu = v;
+            break;
+        case NO_HUGE:
+            o->no_huge = true;
+            break;
+        case ALONE:
+            o->alone = true;
+            break;
+        }
+    }
+    if (!warm)
+        o->contest.warm = o->contest.packets / 8;
+    return optind < argc && o->contest.packets != 0 && o->contest.warm != 0 && o->contest.rounds != 0 &&
+                   o->contest.rounds <= ROUNDS_MAX
+               ? 0
+               : -EINVAL;
+}
+
+/* Fills in who takes part, and whether their trace has payload. */
+static int invite(struct options *o, char **names, struct contestant *c, struct engine_contest *engines)
+{
+    int n = 0, with = 0, without = 0;
+
+    if (!o->alone)
+        c[n++] = (struct contestant){ .name = "floor", .fn = floor_contestant };
+    for (; *names != NULL; names++) {
+        const struct bench_case *of = bench_case_named(*names);
+
+        if (n == CONTESTANTS_MAX)
+            return -EINVAL;
+        if (strcmp(*names, "bytes_per_idle_flow") == 0) {
+            o->bytes = true;
+            of = bench_case_named("tcp_data");
+        } else if (strcmp(*names, "receive_only") == 0) {
+            c[n++] = (struct contestant){ .name = "receive_only", .fn = receive_contestant };
+            continue;
+        }
+        if (of == NULL) {
+            fprintf(stderr, "bench: no such case: %s\n", *names);
+            return -EINVAL;
+        }
+        *(of->payload ? &with : &without) = 1;
+        engines[n].of = of;
+        c[n] = (struct contestant){ .name = *names, .fn = engine_contestant, .arg = &engines[n] };
+        n++;
+    }
+    if (with && without) {
+        fprintf(stderr, "bench: tcp_data has a trace of its own; measure it apart from the others\n");
+        return -EINVAL;
+    }
+    if (!with)
+        o->trace.payload = 0;
+    return n;
+}
+
+static int measure_bytes(struct options *o, struct contestant *c, struct engine_contest *engine)
+{
+    struct engine_memory memory = { 0 };
+    size_t per_flow;
+    int rc;
+
+    o->contest.rounds = 0;
+    engine->memory = &memory;
+    rc = contest_run(&o->contest, c, 1);
+    if (rc < 0)
+        return rc;
+    per_flow = (memory.resident + o->trace.flows - 1) / o->trace.flows;
+    printf("{\"case\": \"bytes_per_idle_flow\", \"flows\": %u, \"bytes\": %zu, \"resident\": %zu, \"counted\": %zu}\n",
+           o->trace.flows, per_flow > memory.per_flow ? per_flow : memory.per_flow, per_flow, memory.per_flow);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {
+        .trace = { .flows = 1000, .payload = PAYLOAD, .memory = (size_t)2 << 30, .seed = 1 },
+        .contest = { .packets = 2000000, .rounds = 7, .cpu = (int)sysconf(_SC_NPROCESSORS_ONLN) - 1 },
+    };
+    struct contestant contestants[CONTESTANTS_MAX];
+    struct engine_contest engines[CONTESTANTS_MAX] = { 0 };
+    struct trace *trace;
+    int n, rc;
+
+    if (read_options(&o, argc, argv) < 0) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    n = invite(&o, argv + optind, contestants, engines);
+    if (n < 0)
+        return 2;
+    if (start_dpdk(&o) < 0)
+        return 1;
+    o.contest.socket = floor_socket(o.trace.flows, o.no_huge);
+    o.contest.pool = port_pool = make_pool(o.no_huge);
+    if (o.contest.pool == NULL) {
+        fprintf(stderr, "bench: no memory for packet buffers\n");
+        return 1;
+    }
+    rc = trace_open(&trace, &o.trace);
+    if (rc < 0) {
+        fprintf(stderr, "bench: the trace: %s\n", strerror(-rc));
+        return 1;
+    }
+    o.contest.trace = trace;
+    if (o.bytes) {
+        /* Nothing else may grow while memory is counted. */
+        rc = measure_bytes(&o, &contestants[n - 1], &engines[n - 1]);
+    } else {
+        rc = contest_run(&o.contest, contestants, n);
+        if (rc == 0)
+            report(&o, contestants, n);
+    }
+    if (rte_mempool_in_use_count(o.contest.pool) != 0) {
+        fprintf(stderr, "bench: %u packet buffers are missing\n", rte_mempool_in_use_count(o.contest.pool));
+        rc = -EPROTO;
+    }
+    trace_close(trace);
+    rte_mempool_free(o.contest.pool);
+    rte_eal_cleanup();
+    return rc == 0 ? 0 : 1;
+}

@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "modules.h"
+#include "nf/modules.h"
+
+const struct nst_module *const builtin_modules[] = { &ips_module, &ips_callback_module, NULL };

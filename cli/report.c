@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "report.h"
+#include "values.h"
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* 1234567 as 1,234,567. */
+static const char *grouped(uint64_t n, char buf[32])
+{
+    char digits[24];
+    size_t len = (size_t)snprintf(digits, sizeof digits, "%" PRIu64, n), k = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (i != 0 && (len - i) % 3 == 0)
+            buf[k++] = ',';
+        buf[k++] = digits[i];
+    }
+    buf[k] = '\0';
+    return buf;
+}
+
+static void row(FILE *out, const char *name, uint64_t n, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+static void row(FILE *out, const char *name, uint64_t n, const char *fmt, ...)
+{
+    char number[32], note[128];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(note, sizeof note, fmt, ap);
+    va_end(ap);
+    fprintf(out, "  %-26s %15s%s%s\n", name, grouped(n, number), note[0] != '\0' ? "   " : "", note);
+}
+
+static void row_if(FILE *out, const char *name, uint64_t n, const char *note)
+{
+    if (n != 0)
+        row(out, name, n, "%s", note);
+}
+
+static void causes(FILE *out, const char *what, const uint64_t counts[NST_CAUSES])
+{
+    char name[64];
+
+    for (unsigned i = 0; i < NST_CAUSES; i++)
+        if (counts[i] != 0) {
+            snprintf(name, sizeof name, "  %s%s", what, nst_cause_name((enum nst_cause)i));
+            row(out, name, counts[i], "%s", "");
+        }
+}
+
+static void engine(const struct report *r, FILE *out)
+{
+    const struct nst_engine_stats *e = &r->engine;
+    uint64_t dropped = 0, policy = 0;
+    char text[32];
+
+    for (unsigned i = 0; i < NST_CAUSES; i++) {
+        dropped += e->dropped[i];
+        policy += e->policy[i];
+    }
+    row(out, "packets", e->packets, "%.0f a second", r->seconds > 0 ? (double)e->packets / r->seconds : 0);
+    row(out, "bytes", e->bytes, "%s", e->bytes >= 1024 ? value_show_size(e->bytes, text, sizeof text) : "");
+    row(out, "forwarded", e->forwarded, "%s", "");
+    row_if(out, "  not IP", e->not_ip, "passed unseen");
+    row_if(out, "  other protocols", e->other_proto, "passed unseen");
+    row(out, "dropped", dropped, "%s", "");
+    causes(out, "", e->dropped);
+    row_if(out, "sent by the NF", e->sent_by_handler, "");
+    row_if(out, "injected", e->injected, "made by netstar, e.g. resets");
+    row(out, "flows", e->flows_opened, "at most %" PRIu32 " at once", e->flows_peak);
+    row_if(out, "  evicted", e->flows_evicted, "the table was full");
+    row(out, "events", e->events, "%" PRIu64 " waited", e->waits);
+    row_if(out, "policy decisions", policy, "");
+    causes(out, "", e->policy);
+    row_if(out, "stream bytes", e->stream_bytes, "delivered in order");
+    row_if(out, "  conflicts", e->conflicts, "retransmitted bytes that differ");
+    row_if(out, "  gaps", e->gaps, "");
+    row_if(out, "  retransmissions", e->retransmits, "");
+    row_if(out, "  unverified", e->unverified, "retransmissions of what is no longer kept");
+    row_if(out, "  bytes not kept", e->unkept_bytes, "no room to compare retransmissions with");
+    row_if(out, "  bytes never seen", e->lost_bytes, "acknowledged by their receiver");
+}
+
+static void store(const struct report *r, FILE *out)
+{
+    const struct nst_store_stats *s = &r->store;
+    char a[32], b[32], c[32], d[32], e[32];
+
+    row(out, "store requests", s->requests, "%" PRIu64 " answered, at most %" PRIu32 " at once", s->answers,
+        s->in_flight_peak);
+    row_if(out, "  timeouts", s->timeouts, "");
+    row_if(out, "  refused", s->refused, "");
+    row_if(out, "  broken off", s->broken, "");
+    row_if(out, "  errors", s->errors, "");
+    row_if(out, "  not understood", s->protocol_errors, "");
+    row_if(out, "  stale", s->stale, "");
+    row_if(out, "  reconnects", s->connects > 1 ? s->connects - 1 : 0, "");
+    if (s->answers != 0)
+        fprintf(out, "  %-26s p50 %s  p90 %s  p99 %s  p99.9 %s  max %s\n", "store latency",
+                value_show_time(s->p50, a, sizeof a), value_show_time(s->p90, b, sizeof b),
+                value_show_time(s->p99, c, sizeof c), value_show_time(s->p999, d, sizeof d),
+                value_show_time(s->max, e, sizeof e));
+}
+
+static void ports(const struct report *r, FILE *out)
+{
+    for (unsigned i = 0; i < r->n_ports; i++) {
+        const struct nst_port_stats *s = &r->ports[i].stats;
+        const char *full = r->ports[i].name;
+        int len = (int)strcspn(full, ","); /* without a device's arguments */
+        char name[32];
+
+        /* Of a long path the end says most. */
+        if (len > 21)
+            snprintf(name, sizeof name, "port ...%.*s", 18, full + len - 18);
+        else
+            snprintf(name, sizeof name, "port %.*s", len, full);
+        row(out, name, s->rx_packets, "received, %" PRIu64 " sent (%s)", s->tx_packets, r->ports[i].driver);
+        row_if(out, "  missed", s->rx_missed, "the device had no room");
+        row_if(out, "  no buffer", s->rx_no_buffer, "");
+        row_if(out, "  not sent", s->tx_dropped, "");
+    }
+}
+
+bool report_next_line(const char **text, struct report_line *out)
+{
+    while (**text != '\0') {
+        const char *name = *text + strspn(*text, " \t"), *end = name + strcspn(name, "\n"), *gap, *value;
+
+        *text = end + (*end == '\n');
+        while (end > name && isspace((unsigned char)end[-1]))
+            end--;
+        if (end == name)
+            continue;
+        for (gap = name; gap < end && !(*gap == '\t' || (gap[0] == ' ' && gap[1] == ' ')); gap++)
+            ;
+        if (gap == end) {
+            gap = memrchr(name, ' ', (size_t)(end - name));
+            gap = gap != NULL ? gap : end;
+        }
+        for (value = gap; value < end && isspace((unsigned char)*value); value++)
+            ;
+        snprintf(out->name, sizeof out->name, "%.*s", (int)(gap - name), name);
+        snprintf(out->value, sizeof out->value, "%.*s", (int)(end - value), value);
+        return true;
+    }
+    return false;
+}
+
+static void module(const struct report *r, FILE *out)
+{
+    const char *text = r->module_text;
+    struct report_line line;
+
+    if (text != NULL)
+        fprintf(out, "%s\n", r->nf);
+    while (text != NULL && report_next_line(&text, &line)) {
+        size_t len = strlen(line.value);
+        char number[32];
+
+        if (len < 20 && len != 0 && strspn(line.value, "0123456789") == len)
+            grouped(strtoull(line.value, NULL, 10), number);
+        else
+            number[0] = '\0';
+        fprintf(out, "  %-26s %15s\n", line.name, number[0] != '\0' ? number : line.value);
+    }
+}
+
+void report_text(const struct report *r, FILE *out)
+{
+    fprintf(out, "netstar: %s: closing report\n", r->nf);
+    fprintf(out, "  %-26s %15.3f   seconds, ended by %s\n", "duration", r->seconds, r->ended_by);
+    engine(r, out);
+    if (r->store_url != NULL)
+        store(r, out);
+    ports(r, out);
+    row_if(out, "stalls", r->reactor.stalls, "somebody held the core for too long");
+    row_if(out, "no stack", r->reactor.no_stack, "waits refused");
+    if (r->buffers_missing != 0)
+        row(out, "packet buffers missing", r->buffers_missing, "%s", "");
+    else
+        fprintf(out, "  %-26s %15s\n", "packet buffers", "whole");
+    if (r->error[0] != '\0')
+        fprintf(out, "  %-26s %s\n", "error", r->error);
+    module(r, out);
+    fflush(out);
+}
+
+void report_free(struct report *r)
+{
+    free(r->module_text);
+    r->module_text = NULL;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "commands.h"
+#include "instance.h"
+#include "modules.h"
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void help_run(void)
+{
+    printf("Usage: netstar run NAME|./FILE.so [options]\n\n"
+           "Runs a network function between ports or on captures until Ctrl-C or the end of the input, and\n"
+           "then prints a report.\n\n"
+           "Network functions (netstar run NAME --help lists their own options):\n");
+    for (const struct nst_module *const *m = builtin_modules; *m != NULL; m++)
+        options_row(stdout, (*m)->name, (*m)->summary != NULL ? (*m)->summary : "");
+    options_row(stdout, "./FILE.so", "one that is loaded from a file");
+    putchar('\n');
+    settings_help(stdout, &no_module);
+    printf("\nExamples:\n"
+           "  netstar run ips --rules my.rules --ports eth1,eth2 --store redis://localhost\n"
+           "  netstar run ips --rules my.rules -r in.pcap -w out.pcap --report -\n");
+}
+
+static void help_module(const char *name, const struct nst_module *m)
+{
+    printf("Usage: netstar run %s --ports A,B|-r FILE [options]\n\n", name);
+    if (m->summary != NULL)
+        printf("%s\n\n", m->summary);
+    settings_help(stdout, m);
+}
+
+static int write_json(const struct report *r, const char *path)
+{
+    FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
+    int rc = out != NULL ? report_json(r, out) : -errno;
+
+    if (out != NULL && out != stdout && fclose(out) != 0 && rc == 0)
+        rc = -errno;
+    if (rc < 0)
+        nst_log(NST_LOG_ERROR, "--report %s: %s", path, strerror(-rc));
+    return rc;
+}
+
+/* DPDK starts once in a process, so this one begins anew. It comes back only when that fails. */
+static void run_without_huge_pages(int argc, char *argv[])
+{
+    char **again = calloc((size_t)argc + 3, sizeof *again);
+
+    nst_log(NST_LOG_WARNING, "others took the huge pages meanwhile: starting again with ordinary ones");
+    if (again != NULL) {
+        again[0] = (char *)"netstar";
+        again[1] = argv[0];
+        again[2] = argv[1];
+        again[3] = (char *)"--no-huge";
+        memcpy(again + 4, argv + 2, (size_t)(argc - 2) * sizeof *again);
+        execv("/proc/self/exe", again);
+        free(again);
+    }
+    nst_log(NST_LOG_ERROR, "that is not possible (%s); --no-huge does without huge pages", strerror(errno));
+}
+
+static int run(const struct settings *s, int argc, char *argv[])
+{
+    struct report report;
+    int rc = instance_run(s, &report);
+
+    if (rc == -EAGAIN && !report.ran)
+        run_without_huge_pages(argc, argv);
+
+    /* A run that never began has nothing to report. Standard output is left to data: captures, alerts, JSON. */
+    if (report.ran) {
+        if (!s->quiet)
+            report_text(&report, stderr);
+        if (s->report != NULL && write_json(&report, s->report) < 0)
+            rc = rc < 0 ? rc : -EIO;
+    }
+    report_free(&report);
+    return rc < 0 ? EXIT_FAILED : 0;
+}
+
+int command_run(int argc, char *argv[])
+{
+    const struct nst_module *module;
+    struct settings s;
+    struct complaint c;
+    char command[64];
+    int rc, status;
+
+    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        help_run();
+        return 0;
+    }
+    if (argc < 2 || argv[1][0] == '-') {
+        complain(&c, -EINVAL, "run needs the name of a network function, before the options");
+        return complaint_exit(&c, -EINVAL, "run");
+    }
+    rc = module_find(&module, argv[1], &c);
+    if (rc < 0)
+        return complaint_exit(&c, rc, "run");
+
+    snprintf(command, sizeof command, "run %s", argv[1]);
+    rc = settings_read(&s, module, argc - 1, argv + 1, &c);
+    if (rc == 0 && s.help) {
+        help_module(argv[1], module);
+        status = 0;
+    } else if (rc < 0 || (rc = settings_probe(&s, &c)) < 0) {
+        status = complaint_exit(&c, rc, command);
+    } else {
+        nst_log_level(s.quiet ? NST_LOG_WARNING : s.verbose ? NST_LOG_DEBUG : NST_LOG_INFO);
+        status = run(&s, argc, argv);
+    }
+    settings_free(&s);
+    return status;
+}

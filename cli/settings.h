@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli/settings.h - what the command line asks for: the options that `run` and `check` share, read and validated. */
+#pragma once
+#include "complaint.h"
+#include "options.h"
+#include <netstar/module.h>
+
+enum { PORTS_MAX = 16, INPUTS_MAX = 64 };
+
+struct settings {
+    const struct nst_module *module; /* NULL for check */
+    const char **module_values;      /* as many as the module has options; NULL: not given */
+    bool help;
+
+    char *ports_text; /* --ports, cut up */
+    const char *ports[PORTS_MAX];
+    unsigned n_ports;
+    const char *inputs[INPUTS_MAX]; /* -r */
+    unsigned n_inputs;
+    const char *output; /* -w */
+    double speed;
+    const char *store;
+    char store_name[512]; /* the same without a password, for messages */
+    bool fail_open;
+    nst_time budget; /* 0: as the module says; likewise hold */
+    uint16_t hold;
+    uint32_t flows, packets; /* 0: the library's default; likewise stream_memory */
+    size_t stream_memory;
+    const char *eal;
+    bool no_huge, busy_poll, quiet, verbose;
+    int cpu; /* -1: not pinned */
+    const char *report;
+};
+
+/* Reads the options of `run` (module not NULL) or `check` and validates them as far as that needs nothing but the
+ * command line. The settings borrow from argv; free them with settings_free, also after an error. When --help is among
+ * the options, help is set and nothing else is required. */
+int settings_read(struct settings *s, const struct nst_module *module, int argc, char *argv[], struct complaint *c);
+void settings_free(struct settings *s);
+
+/* Looks at the world: the inputs can be read, the output can be written and is none of the inputs, the cpu exists. */
+int settings_probe(const struct settings *s, struct complaint *c);
+
+/* The module's option by name, or NULL when it was not given. */
+const char *settings_module_option(const struct settings *s, const char *name);
+
+/* Prints the options that settings_read takes for this module (NULL: for check; &no_module: the common ones). */
+void settings_help(FILE *out, const struct nst_module *module);
+extern const struct nst_module no_module;

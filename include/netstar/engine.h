@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* netstar/engine.h - one NF at work on one reactor: ports in, flows, verdicts, ports out.
+ *
+ * Ports are used in pairs: what is received by port 0 leaves by port 1 and the other way round, 2 and 3 likewise; the
+ * frame itself is not changed. A packet that no flow engine can parse, that is not IP, or that no NF asked for, passes
+ * through unchanged and is counted.
+ */
+#pragma once
+#include <netstar/flow.h>
+#include <netstar/reactor.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct nst_engine;
+struct nst_port;
+
+struct nst_engine_config {
+    const struct nst_nf *nf; /* lives as long as the engine */
+    void *nf_arg;
+    uint32_t flows;            /* at most so many at once; 0: 1048576 */
+    size_t stream_memory;      /* bytes of stream data kept for all flows (out of order, unacknowledged); 0: 256 MiB */
+    uint32_t stream_per_end;   /* and for one end of one flow: more than a receive window; 0: 8 MiB */
+    nst_time idle_open;        /* life of a flow whose opening is not complete; 0: 30 s */
+    nst_time idle_established; /* 0: 1 h */
+    nst_time idle_closing;     /* after both FINs or a reset; 0: 10 s */
+    nst_time idle_udp;         /* 0: 60 s */
+    void (*quiet)(void *arg);  /* called when no packet is held and no handler runs, at the latest between two bursts
+                                  of a capture; may be NULL */
+    void *quiet_arg;
+};
+
+/* Makes an engine on this reactor with n ports (n is 1 or even; see src/io/port.h and netstar/ports.h), which it
+ * borrows. -EINVAL, -ENOMEM. */
+NST_API int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *config,
+                            struct nst_port *const ports[], unsigned n);
+
+/* Receives no more, lets running handlers end, closes every flow (CLOSE with NST_CLOSED_BY_SHUTDOWN), sends what was
+ * decided. Handlers that still wait at `until` are cancelled; -ETIMEDOUT when some are there even a second after that,
+ * and then the engine cannot be closed yet. */
+NST_API int nst_engine_drain(struct nst_engine *e, nst_time until) NST_WAITS;
+
+/* Waits until every port has reached the end of its input (captures), and every packet its verdict: 0; -ECANCELED. */
+NST_API int nst_engine_finish(struct nst_engine *e) NST_WAITS;
+
+/* Frees a drained engine. NULL is allowed. */
+NST_API void nst_engine_close(struct nst_engine *e);
+
+/* Why a packet was dropped. Every drop has exactly one cause. */
+enum nst_cause {
+    NST_BY_VERDICT,      /* DROP */
+    NST_BY_FLOW_VERDICT, /* of a flow under DROP_FLOW or RESET_FLOW */
+    NST_BY_HANDLER,      /* taken and freed */
+    NST_BY_OTHERWISE,    /* policy: no valid verdict */
+    NST_BY_TIMEOUT,      /* policy: on_timeout */
+    NST_BY_STORE,        /* policy: on_store */
+    NST_BY_HOLD_FULL,    /* policy: on_hold_full */
+    NST_BY_NO_MEMORY,    /* policy: on_no_memory */
+    NST_BY_MIDSTREAM,    /* policy: on_midstream */
+    NST_BY_CONFLICT,     /* policy: on_conflict */
+    NST_BY_FRAGMENT,     /* policy: on_fragment */
+    NST_BY_MALFORMED,    /* policy: on_malformed */
+    NST_BY_STREAM_LIMIT, /* bytes beyond what may be kept until they are acknowledged */
+    NST_BY_TX_FULL,      /* the port could not take it */
+    NST_BY_SHUTDOWN,     /* held when the instance stopped */
+    NST_CAUSES,
+};
+NST_API const char *nst_cause_name(enum nst_cause cause);
+
+struct nst_engine_stats {
+    uint64_t packets, bytes; /* received */
+    uint64_t forwarded, sent_by_handler, injected;
+    uint64_t dropped[NST_CAUSES];
+    uint64_t policy[NST_CAUSES];  /* times a policy was applied, forwarded or not */
+    uint64_t not_ip, other_proto; /* passed through unseen, by reason; so are fragments and malformed packets
+                                     under a policy that forwards them */
+    uint64_t flows_opened, flows_closed, flows_evicted;
+    uint32_t flows, flows_peak, held, held_peak;
+    uint64_t events, waits;                 /* handler calls; those that waited or were pending */
+    uint64_t stream_bytes;                  /* delivered in order */
+    uint64_t stream_kept, stream_kept_peak; /* bytes now kept */
+    uint64_t conflicts, gaps, retransmits;
+    uint64_t unverified;   /* retransmissions of bytes that are no longer kept to compare them with */
+    uint64_t unkept_bytes; /* delivered, but no room to keep them until they are acknowledged: see tcp.h */
+    uint64_t lost_bytes;   /* acknowledged by their receiver, but never seen here (holes in a capture) */
+    size_t bytes_per_flow; /* with the table's share at its limit */
+};
+/* Bytes that one flow of this NF costs at the table's limit, the table's share included. Any thread. */
+NST_API size_t nst_engine_flow_bytes(const struct nst_nf *nf);
+
+/* The numbers so far, a copy. */
+NST_API void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out);
+
+#ifdef __cplusplus
+}
+#endif

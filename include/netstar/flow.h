@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* netstar/flow.h - the asynchronous flow: four pluggable parts, an inspector and an async part for each end.
+ *
+ *   client ==> [client.inspect] -> [client async] -> [server.inspect] -> [server async] ==> server
+ *              seen as SENT                          seen as RECEIVED
+ *   and the mirror image for what the server sends. A part left out is passed through at no cost.
+ *
+ * A flow is all packets between two endpoints of one protocol, in both directions; its client is the endpoint that
+ * opened it (for a flow first seen midstream: the one with the higher port). A *half* is the pair of parts of one
+ * end. An inspector is synchronous: it mirrors one endpoint's protocol state and says which events a packet
+ * causes. An async part sees only the events that it registered, and may wait.
+ *
+ * Order     a half runs one event at a time. Packets that arrive meanwhile are held, in order, in a bounded queue,
+ *           and are inspected when their turn comes: the state of an inspector never moves under a handler that
+ *           waits. Other flows go on.
+ * Verdicts  every packet ends as forwarded, or dropped for a counted cause. FORWARD commits what the packet did
+ *           to the stream; DROP takes it back, so that a retransmission is inspected again.
+ * Threads   a flow lives on one reactor; every function here is called there.
+ */
+#pragma once
+#include <netstar/base.h>
+#include <netstar/packet.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct nst_flow;
+
+enum nst_side { NST_CLIENT, NST_SERVER };
+enum nst_dir { NST_SENT, NST_RECEIVED };
+
+enum nst_verdict {
+    NST_UNDECIDED,    /* 0 is never a pass: it is counted as an error and policy.otherwise applies */
+    NST_FORWARD,      /* this packet goes on */
+    NST_DROP,         /* this packet ends here, and the bytes that it would have delivered are taken back */
+    NST_FORWARD_FLOW, /* this packet and all that follow go on, unseen by this half */
+    NST_DROP_FLOW,    /* this packet and all that follow, of both directions, end here, unseen */
+    NST_RESET_FLOW,   /* as DROP_FLOW, and both TCP endpoints get a reset */
+    NST_TAKEN,        /* the handler has taken the packet (nst_take) and will send or free it */
+    NST_PENDING,      /* callback style: nst_resume will bring the verdict */
+};
+
+typedef uint64_t nst_events;
+#define NST_EV_PACKET ((nst_events)1 << 0)     /* any packet of the flow at this half */
+#define NST_EV_OPEN ((nst_events)1 << 1)       /* TCP: the handshake is complete at this end; UDP: first packet */
+#define NST_EV_DATA ((nst_events)1 << 2)       /* this end receives new bytes, in order (UDP: a datagram) */
+#define NST_EV_GAP ((nst_events)1 << 3)        /* bytes arrived behind a hole; they follow as DATA when it fills */
+#define NST_EV_RETRANSMIT ((nst_events)1 << 4) /* bytes of a segment were delivered before */
+#define NST_EV_CONFLICT ((nst_events)1 << 5)   /* bytes differ from those that were inspected at their place */
+#define NST_EV_MIDSTREAM ((nst_events)1 << 6)  /* first segment to this end of a flow whose start was not seen */
+#define NST_EV_CLOSE ((nst_events)1 << 7)      /* the last event; always delivered once registered */
+#define NST_EV_USER(n) ((nst_events)1 << (32 + (n))) /* an inspector's own, n below 32 */
+
+/* Why the flow ended, for CLOSE. */
+enum nst_close_why {
+    NST_OPEN_STILL,
+    NST_CLOSED_BY_FIN, /* both ends finished, or a new connection reuses the tuple after that */
+    NST_CLOSED_BY_RST,
+    NST_CLOSED_BY_TIMEOUT,  /* nothing was seen for too long */
+    NST_CLOSED_BY_EVICTION, /* the table was full */
+    NST_CLOSED_BY_VERDICT,  /* after DROP_FLOW or RESET_FLOW */
+    NST_CLOSED_BY_SHUTDOWN, /* this instance stops, or the capture ended; the connection itself may go on */
+};
+
+struct nst_event {
+    nst_events what;           /* only events that were registered */
+    enum nst_side side;        /* the half that it happens at */
+    enum nst_dir dir;          /* the packet as sent or as received by that side */
+    enum nst_close_why why;    /* with CLOSE */
+    struct nst_packet *packet; /* borrowed until the verdict; NULL for CLOSE */
+    nst_time until;            /* the policy's budget for this event: pass it to every wait */
+                               /* the event itself is lent for the call of the handler only */
+};
+
+/* Follows one endpoint. packet() is called for every packet of the half in turn, before the async part, and
+ * returns the events that it causes. verdict() is called with what became of that packet, once for each packet(),
+ * and close() when the flow ends. None may wait. State is zeroed at the flow's first packet. */
+struct nst_inspector {
+    const char *name;
+    size_t size; /* bytes of state per end and flow; at most 256 */
+    nst_events (*packet)(void *self, struct nst_flow *f, enum nst_side side, enum nst_dir dir, struct nst_packet *p);
+    void (*verdict)(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v);
+    void (*close)(void *self, struct nst_flow *f, enum nst_side side);
+    /* The bytes that this end receives with the current packet, in order, piece by piece: false when there are no
+     * more. NULL: none. */
+    bool (*bytes)(void *self, struct nst_flow *f, enum nst_side side, struct nst_slice *next);
+};
+NST_API extern const struct nst_inspector nst_tcp, nst_udp;
+
+struct nst_half {
+    const struct nst_inspector *inspect; /* NULL: none; then only PACKET and CLOSE can happen */
+    nst_events on_sent, on_received;     /* what wakes the async part; CLOSE counts in either */
+    /* One of the two, or neither:
+     * handler  called for each event. It may wait, and then returns a verdict; for CLOSE the verdict is
+     *          ignored. It may return NST_PENDING instead and call nst_resume later.
+     * loop     a task that lives as long as this half of the flow and asks for events with nst_next or for bytes
+     *          with nst_read. When it returns, the rest of the flow passes it unseen. */
+    enum nst_verdict (*handler)(struct nst_flow *f, const struct nst_event *ev);
+    void (*loop)(struct nst_flow *f, enum nst_side side);
+};
+
+/* What happens to a packet when the NF cannot decide. A verdict left 0 becomes NST_DROP: closed. */
+struct nst_policy {
+    nst_time budget;            /* per event; 0: 200 ms */
+    uint16_t hold;              /* packets that may wait behind a handler, per half; 0: 64 */
+    enum nst_verdict otherwise; /* NST_UNDECIDED or an impossible verdict */
+    enum nst_verdict on_timeout;
+    enum nst_verdict on_store;
+    enum nst_verdict on_hold_full;
+    enum nst_verdict on_no_memory; /* also when the flow table is full */
+    enum nst_verdict on_midstream; /* see nst_fail; NST_FORWARD: followed from that packet on */
+    enum nst_verdict on_conflict;  /* a CONFLICT that no handler registered, or a packet of the one end that comes in by
+                                      the other's port; NST_FORWARD also switches the keeping of unacknowledged
+                                      bytes off */
+    enum nst_verdict on_fragment;  /* an IP fragment of the protocol that the NF is for */
+    enum nst_verdict on_malformed; /* IP whose headers lie, or are cut short */
+};
+
+struct nst_nf {
+    const char *name;
+    struct nst_half half[2]; /* by enum nst_side */
+    struct nst_policy policy;
+    size_t flow_size; /* the NF's own bytes per flow, zeroed; at most 1024 */
+    uint8_t proto;    /* only flows of this IP protocol are for it, the rest passes; 0: that of its
+                         inspector, or, without one, TCP and UDP */
+};
+
+/* The arg with which the NF was started; its own bytes of this flow (aligned to 8). Borrowed. */
+NST_API void *nst_nf_arg(const struct nst_flow *f);
+NST_API void *nst_flow_state(struct nst_flow *f);
+
+/* The state of a half's inspector, for functions that go with an inspector of one's own. NULL: it has none. */
+NST_API void *nst_flow_inspector(struct nst_flow *f, enum nst_side side);
+
+/* The packet that a half is at, between the inspector's packet() and verdict(); NULL at other times. */
+NST_API struct nst_packet *nst_flow_packet(const struct nst_flow *f, enum nst_side side);
+
+/* The name of the stream that `side` receives: the same bytes in every instance and after every restart, whichever
+ * packet of the flow was seen first, so it serves as a key in a store. Returns its length. */
+enum { NST_FLOW_KEY_MAX = 40 };
+NST_API size_t nst_flow_key(const struct nst_flow *f, enum nst_side side, uint8_t key[NST_FLOW_KEY_MAX]);
+
+/* The flow's endpoints, for messages and logs. */
+struct nst_endpoint {
+    uint8_t family;   /* 4 or 6 */
+    uint8_t addr[16]; /* network order; IPv4 uses the first 4 */
+    uint16_t port;    /* host order */
+};
+NST_API void nst_flow_endpoint(const struct nst_flow *f, enum nst_side side, struct nst_endpoint *out);
+NST_API uint8_t nst_flow_proto(const struct nst_flow *f);
+NST_API uint16_t nst_flow_vlan(const struct nst_flow *f);
+
+/* ---- for inspectors: how far the flow is in its life, which sets how long it may be idle (engine.h) ---- */
+enum nst_life { NST_LIFE_OPENING, NST_LIFE_ESTABLISHED, NST_LIFE_CLOSING };
+NST_API void nst_flow_life(struct nst_flow *f, enum nst_life life, enum nst_close_why why);
+
+/* The bytes that `side` receives by the current packet, in order, piece by piece: true and *next, or false when
+ * there are no more. Borrowed until the verdict. Only from a DATA event at that side. */
+NST_API bool nst_flow_bytes(struct nst_flow *f, enum nst_side side, struct nst_slice *next);
+
+/* The policy's word on a failed wait or operation, counted by cause: -ETIMEDOUT and -ECANCELED as on_timeout, -ENOMEM
+ * and -ENOSPC as on_no_memory, -ESRCH as on_midstream (the flow's start was not seen and nobody knows its state),
+ * everything else as on_store. */
+NST_API enum nst_verdict nst_fail(struct nst_flow *f, int rc);
+
+/* Takes the event's packet from the flow: the caller sends or frees it, and returns NST_TAKEN. */
+NST_API struct nst_packet *nst_take(const struct nst_event *ev);
+
+/* ---- loop style ---- */
+/* Waits for the half's next event: 0 and *ev. Decide each event that carries a packet before asking for the next:
+ * an undecided one counts as NST_UNDECIDED. -ETIMEDOUT: none until then; -ECANCELED: the flow has ended (CLOSE was
+ * delivered before, if registered). */
+NST_API int nst_next(struct nst_flow *f, enum nst_side side, struct nst_event *ev, nst_time until) NST_WAITS;
+NST_API void nst_decide(struct nst_flow *f, const struct nst_event *ev, enum nst_verdict v);
+/* Reads len bytes of the stream that this side receives. Asking for bytes forwards the packets whose bytes were all
+ * read; the packet that brought the last byte stays undecided until the next call or nst_decide_read. Less than len
+ * (even 0): the stream has ended. -ETIMEDOUT when the deadline comes before the first byte, else the number read until
+ * then. */
+NST_API int nst_read(struct nst_flow *f, enum nst_side side, void *buf, size_t len, nst_time until) NST_WAITS;
+/* The verdict on the packet that brought the last byte read. */
+NST_API void nst_decide_read(struct nst_flow *f, enum nst_side side, enum nst_verdict v);
+
+/* ---- callback style ---- */
+/* The verdict on the event for which this half's handler returned NST_PENDING; exactly once for each. The flow may be
+ * gone when it returns. */
+NST_API void nst_resume(struct nst_flow *f, enum nst_side side, enum nst_verdict v);
+
+#ifdef __cplusplus
+}
+#endif

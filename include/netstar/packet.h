@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* netstar/packet.h - one packet: what was parsed of it, how to edit it, and who owns it.
+ *
+ * A packet has one owner at a time and in the end one fate: sent, or dropped for a counted cause. An event lends
+ * its packet to the handler until the verdict; nst_take (flow.h) makes it the handler's own. All functions are
+ * called on the reactor that received the packet, and none waits.
+ */
+#pragma once
+#include <netstar/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct nst_packet;
+
+/* What the headers said. Offsets count from the packet's first byte; they are valid where the parser says so:
+ * l4 and payload only for TCP and UDP that is not a later fragment. */
+struct nst_headers {
+    uint16_t l3, l4, payload; /* offsets */
+    uint16_t payload_len;     /* bytes that the IP length says belong to it: link padding excluded */
+    uint8_t family;           /* 4, 6, or 0 when it is not IP */
+    uint8_t proto;            /* IP protocol of the upper layer; 0 when it is not IP */
+    uint8_t tcp_flags;        /* TCP: the flag byte */
+    uint8_t vlan_tags;        /* how many were skipped */
+};
+NST_API const struct nst_headers *nst_packet_headers(const struct nst_packet *p);
+
+/* The packet's bytes from `off`: a pointer to `len` contiguous bytes, or NULL when it has not that many or they
+ * are not in one piece. Borrowed until the packet goes. */
+NST_API const void *nst_packet_bytes(const struct nst_packet *p, size_t off, size_t len);
+NST_API size_t nst_packet_len(const struct nst_packet *p);
+
+/* When it was received (the capture's time in a replay); its number in the input, from 1 (the frame number that
+ * capture tools show); the port that it came in by. */
+NST_API nst_time nst_packet_time(const struct nst_packet *p);
+NST_API uint64_t nst_packet_number(const struct nst_packet *p);
+NST_API unsigned nst_packet_port(const struct nst_packet *p);
+
+/* Overwrites len bytes at off and mends the IPv4, TCP and UDP checksums incrementally (RFC 1624): one that was right
+ * stays right, one that was wrong stays wrong. A checksum field among the bytes is mended, not overwritten. The headers
+ * are not parsed anew, so lengths and protocol fields are better left alone. -ERANGE when the bytes are not all inside
+ * the packet. `bytes` may not lie in the packet itself. */
+NST_API int nst_packet_edit(struct nst_packet *p, size_t off, const void *bytes, size_t len);
+
+/* Sends a packet that the caller owns (nst_take) by a port, and consumes it, also on error. -EINVAL: no such
+ * port. A port that cannot take it drops and counts it. */
+NST_API int nst_packet_send(struct nst_packet *p, unsigned port);
+
+/* Drops a packet that the caller owns; counted as "handler". */
+NST_API void nst_packet_free(struct nst_packet *p);
+
+#ifdef __cplusplus
+}
+#endif

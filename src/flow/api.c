@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What flow.h and packet.h offer to handlers. */
+#include "flow/engine.h"
+#include <string.h>
+
+void *nst_nf_arg(const struct nst_flow *f)
+{
+    return f->engine->nf_arg;
+}
+
+void *nst_flow_state(struct nst_flow *f)
+{
+    return f->state + f->engine->state_at[2];
+}
+
+void *nst_flow_inspector(struct nst_flow *f, enum nst_side side)
+{
+    return f->engine->nf->half[side].inspect != NULL ? flow_inspector(f, side) : NULL;
+}
+
+struct nst_packet *nst_flow_packet(const struct nst_flow *f, enum nst_side side)
+{
+    return f->turn[side] != NULL ? f->turn[side]->ev.packet : NULL;
+}
+
+bool nst_flow_bytes(struct nst_flow *f, enum nst_side side, struct nst_slice *next)
+{
+    const struct nst_inspector *inspect = f->engine->nf->half[side].inspect;
+
+    return inspect != NULL && inspect->bytes != NULL && nst_flow_packet(f, side) != NULL &&
+           inspect->bytes(flow_inspector(f, side), f, side, next);
+}
+
+struct nst_packet *nst_take(const struct nst_event *ev)
+{
+    /* The engine has a reference of its own until the verdict, which comes after the packet may have been sent. */
+    if (ev->packet != NULL && (ev->packet->flags & PACKET_TAKEN) == 0) {
+        ev->packet->flags |= PACKET_TAKEN;
+        rte_pktmbuf_refcnt_update(mbuf_of(ev->packet), 1);
+    }
+    return ev->packet;
+}
+
+/* ---- who they are ---- */
+static bool is_b(const struct nst_flow *f, enum nst_side side)
+{
+    return ((f->flags & FLOW_CLIENT_IS_B) != 0) == (side == NST_CLIENT);
+}
+
+static size_t put_be(uint8_t *to, uint64_t v, unsigned bytes)
+{
+    for (unsigned i = 0; i < bytes; i++)
+        to[i] = (uint8_t)(v >> (8 * (bytes - 1 - i)));
+    return bytes;
+}
+
+/* Protocol, VLAN, source address and port, destination address and port. */
+size_t nst_flow_key(const struct nst_flow *f, enum nst_side side, uint8_t key[NST_FLOW_KEY_MAX])
+{
+    const struct flow_key *k = &f->key;
+    bool to_b = is_b(f, side);
+    size_t n = 0;
+
+    key[n++] = key_proto(k);
+    n += put_be(key + n, key_vlan(k), 2);
+    n += key_address(k, !to_b, key + n);
+    n += put_be(key + n, to_b ? key_port_a(k) : key_port_b(k), 2);
+    n += key_address(k, to_b, key + n);
+    n += put_be(key + n, to_b ? key_port_b(k) : key_port_a(k), 2);
+    return n;
+}
+
+void nst_flow_endpoint(const struct nst_flow *f, enum nst_side side, struct nst_endpoint *out)
+{
+    bool b = is_b(f, side);
+
+    *out = (struct nst_endpoint){
+        .family = key_family(&f->key),
+        .port = b ? key_port_b(&f->key) : key_port_a(&f->key),
+    };
+    key_address(&f->key, b, out->addr);
+}
+
+uint8_t nst_flow_proto(const struct nst_flow *f)
+{
+    return key_proto(&f->key);
+}
+
+uint16_t nst_flow_vlan(const struct nst_flow *f)
+{
+    return key_vlan(&f->key);
+}

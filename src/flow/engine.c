@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An engine's life: opening, waiting for its end, draining, closing, numbers. What it does all day is in burst.c. */
+#include "flow/engine.h"
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum { NAP_US = 100 };
+
+/* ---- opening and closing ---- */
+static int check_nf(const struct nst_nf *nf)
+{
+    if (nf == NULL || nf->name == NULL || nf->flow_size > 1024)
+        return -EINVAL;
+    for (unsigned side = 0; side < 2; side++) {
+        const struct nst_half *h = &nf->half[side];
+        if (h->handler != NULL && h->loop != NULL)
+            return -EINVAL;
+        if (h->inspect != NULL && (h->inspect->packet == NULL || h->inspect->size > 256))
+            return -EINVAL;
+        if (h->inspect == &nst_tcp && nf->proto != IPPROTO_TCP && nf->proto != 0)
+            return -EINVAL;
+        if (h->inspect == &nst_udp && nf->proto != IPPROTO_UDP && nf->proto != 0)
+            return -EINVAL;
+    }
+    return 0;
+}
+
+static uint32_t ticks(nst_time t, nst_time otherwise)
+{
+    return (uint32_t)((uint64_t)(t != 0 ? t : otherwise) >> TICK_SHIFT) + 1;
+}
+
+static int watch_ports(struct nst_engine *e)
+{
+    bool nap = false;
+
+    for (unsigned i = 0; i < e->n_ports; i++) {
+        const struct port_ops *ops = e->ports[i]->ops;
+        int rc = ops->attach != NULL ? ops->attach(e->ports[i], e->reactor) : -ENOTSUP;
+        if (rc == -ENOTSUP)
+            nap = true;
+        else if (rc < 0)
+            return rc;
+        else
+            e->watched |= 1u << i;
+    }
+    if (nap)
+        nst_reactor_nap(e->reactor, NST_US(NAP_US));
+    return 0;
+}
+
+static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c)
+{
+    enum { POOL_SHARE = 2 };
+
+    e->idle[LIFE_OPENING] = ticks(c->idle_open, NST_SEC(30));
+    e->idle[LIFE_ESTABLISHED] = ticks(c->idle_established, NST_SEC(3600));
+    e->idle[LIFE_CLOSING] = ticks(c->idle_closing, NST_SEC(10));
+    e->idle[LIFE_UDP] = ticks(c->idle_udp, NST_SEC(60));
+    e->idle[LIFE_BLOCKED] = ticks(0, NST_SEC(60));
+    e->stream.per_end = c->stream_per_end != 0 ? c->stream_per_end : 8 << 20;
+    e->held_limit = port_pool != NULL ? port_pool->size / POOL_SHARE : UINT32_MAX;
+    for (unsigned side = 0; side < 2; side++) {
+        const struct nst_half *h = &e->nf->half[side];
+        e->inspect[side] = h->inspect;
+        e->handler[side] = h->handler;
+        e->detour[side] = (uint8_t)(FLOW_DROP | FLOW_LOOPS | 1 << side);
+        bool async = h->handler != NULL || h->loop != NULL;
+        e->registered[side][NST_SENT] = async ? h->on_sent : 0;
+        e->registered[side][NST_RECEIVED] = async ? h->on_received : 0;
+        e->loops = e->loops || h->loop != NULL;
+        if (async || h->inspect != NULL)
+            e->active |= (uint8_t)(1 << side);
+        e->keep[side] = (e->registered[side][NST_RECEIVED] & NST_EV_DATA) && e->policy.on_conflict != NST_FORWARD;
+    }
+    e->stages[0] = e->active; /* from the client its own half comes first */
+    e->stages[1] = (uint8_t)((e->active >> 1) | (e->active & 1) << 1);
+}
+
+int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *config, struct nst_port *const ports[],
+                    unsigned n)
+{
+    struct nst_reactor *r = nst_reactor_self();
+    int rc = check_nf(config->nf);
+
+    if (rc < 0 || r == NULL || n == 0 || n > 32 || (n > 1 && n % 2 != 0))
+        return -EINVAL;
+    struct nst_engine *e = aligned_alloc(64, (sizeof *e + 63) & ~(size_t)63);
+    if (e == NULL)
+        return -ENOMEM;
+    memset(e, 0, sizeof *e);
+    e->poller.poll = engine_poll;
+    e->nf = config->nf;
+    e->nf_arg = config->nf_arg;
+    e->proto = e->nf->proto;
+    for (unsigned side = 0; side < 2 && e->proto == 0; side++) {
+        const struct nst_inspector *inspect = e->nf->half[side].inspect;
+        e->proto = inspect == &nst_tcp ? IPPROTO_TCP : inspect == &nst_udp ? IPPROTO_UDP : 0;
+    }
+    e->policy = e->nf->policy;
+    e->reactor = r;
+    e->quiet = config->quiet;
+    e->quiet_arg = config->quiet_arg;
+    e->was_quiet = true;
+    e->failed = NST_CAUSES;
+    e->resumed_tail = &e->resumed;
+    e->n_ports = (uint16_t)n;
+    rc = policy_init(&e->policy);
+    set_defaults(e, config);
+    if (rc == 0 && getrandom(&e->secret, sizeof e->secret, 0) != sizeof e->secret)
+        rc = -EIO;
+    memcpy(e->half, e->nf->half, sizeof e->half);
+    e->ports = malloc(2 * n * sizeof *e->ports);
+    if (rc == 0 && e->ports == NULL)
+        rc = -ENOMEM;
+    if (rc == 0)
+        rc = flows_open(e, config->flows != 0 ? config->flows : 1 << 20);
+    if (rc == 0)
+        rc = stream_pool_open(&e->stream, config->stream_memory != 0 ? config->stream_memory : (size_t)256 << 20);
+    if (rc == 0)
+        rc = nst_scope_open(&e->scope, NULL);
+    if (rc == 0) {
+        memcpy(e->ports, ports, n * sizeof *e->ports);
+        e->peer = e->ports + n;
+        for (unsigned i = 0; i < n; i++) {
+            ports[i]->index = (uint16_t)i;
+            e->peer[i] = ports[i ^ (n > 1)];
+            e->replay = e->replay || ports[i]->replay;
+        }
+        e->two_sided = n > 1 && !e->replay ? FLOW_CLIENT_ODD : 0;
+        e->stats.bytes_per_flow = nst_engine_flow_bytes(e->nf);
+        rc = watch_ports(e);
+    }
+    if (rc < 0) {
+        nst_engine_close(e);
+        return rc;
+    }
+    nst_poller_add(r, &e->poller);
+    e->polled = true;
+    *out = e;
+    return 0;
+}
+
+void nst_engine_close(struct nst_engine *e)
+{
+    if (e == NULL)
+        return;
+    if (e->polled)
+        nst_poller_remove(e->reactor, &e->poller);
+    for (unsigned i = 0; i < e->n_ports; i++) {
+        if ((e->watched & (1u << i)) && e->ports[i]->ops->detach != NULL)
+            e->ports[i]->ops->detach(e->ports[i], e->reactor);
+    }
+    if (e->scope != NULL && nst_scope_close(e->scope) < 0)
+        nst_log(NST_LOG_ERROR, "%s: an engine was closed by one of its own loops", e->nf->name);
+    flows_close(e);
+    stream_pool_close(&e->stream);
+    while (e->turn_pool != NULL) {
+        struct flow_turn *t = e->turn_pool;
+        e->turn_pool = t->next;
+        free(t);
+    }
+    free(e->ports);
+    free(e);
+}
+
+static void stop_wait(struct nst_future *f)
+{
+    struct nst_engine *e = f->op;
+
+    e->waiter = NULL;
+    nst_fulfil(f, -ECANCELED);
+}
+
+static int wait_for(struct nst_engine *e, enum engine_wait what, nst_time until)
+{
+    struct nst_future f;
+
+    nst_future_init(&f);
+    f.op = e;
+    f.stop = stop_wait;
+    e->wait_for = what;
+    e->waiter = &f;
+    return nst_await(&f, until);
+}
+
+int nst_engine_finish(struct nst_engine *e)
+{
+    return wait_for(e, WAIT_INPUT, NST_NEVER);
+}
+
+/* Every handler that still runs hears -ECANCELED from now on. */
+static void cancel_turns(struct nst_engine *e)
+{
+    for (uint32_t n = 0; n < e->flows.touched; n++) {
+        struct nst_flow *f = flow_at(e, n);
+        for (unsigned side = 0; side < 2; side++) {
+            if (f->turn[side] != NULL && f->turn[side]->task != NULL)
+                nst_task_cancel(f->turn[side]->task);
+        }
+    }
+}
+
+/* Waits for more than the handlers' own end; then they are cancelled, and once more. */
+static int end_of(struct nst_engine *e, enum engine_wait what, nst_time until)
+{
+    int rc = wait_for(e, what, until);
+
+    if (rc != -ETIMEDOUT)
+        return rc;
+    cancel_turns(e);
+    return wait_for(e, what, nst_now() + NST_SEC(1));
+}
+
+int nst_engine_drain(struct nst_engine *e, nst_time until)
+{
+    e->draining = true;
+    int rc = end_of(e, WAIT_TURNS, until);
+    if (rc == 0) {
+        for (unsigned life = 0; life < LIVES; life++) {
+            while (e->list[life].oldest != NO_FLOW)
+                flows_retire(flow_at(e, e->list[life].oldest), NST_CLOSED_BY_SHUTDOWN);
+        }
+        rc = end_of(e, WAIT_FLOWS, nst_now() + e->policy.budget + NST_SEC(1));
+    }
+    for (unsigned i = 0; i < e->n_ports; i++)
+        port_flush(e->ports[i]);
+    return rc;
+}
+
+/* ---- numbers ---- */
+size_t nst_engine_flow_bytes(const struct nst_nf *nf)
+{
+    uint16_t at[3];
+    return flows_stride(nf, at) + sizeof(struct table_bucket) / BUCKET_SHARE + sizeof(uint32_t);
+}
+
+void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out)
+{
+    *out = e->stats;
+    out->stream_kept = (uint64_t)e->stream.used * SEGMENT_BLOCK;
+    out->stream_kept_peak = (uint64_t)e->stream.used_peak * SEGMENT_BLOCK;
+    for (unsigned i = 0; i < e->n_ports; i++) {
+        struct nst_port_stats p = { 0 };
+        nst_port_stats(e->ports[i], &p);
+        out->dropped[NST_BY_TX_FULL] += p.tx_dropped;
+    }
+    /* They were on their way out when the port refused them. */
+    out->forwarded -= out->dropped[NST_BY_TX_FULL] < out->forwarded ? out->dropped[NST_BY_TX_FULL] : out->forwarded;
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* flow/engine.h - the inside of an engine, for the files of this layer.
+ *
+ * A packet's way: burst.c receives a burst, parses it (parse.c), finds its flows (table.c, flows.c) and gives each
+ * packet to flow_packet() in half.c, which takes it through the halves: inspector (tcp.c, udp.c), handler or loop
+ * (loop.c), verdict, and on to the port.
+ */
+#pragma once
+#include "flow/parse.h"
+#include "flow/segments.h"
+#include "flow/table.h"
+#include "io/port.h"
+#include "runtime/reactor_internal.h"
+#include <netstar/engine.h>
+#include <netstar/future.h>
+#include <netstar/task.h>
+#include <netstar/tcp.h>
+
+enum life { /* of a flow: each has a list in the order of what is due first */
+            LIFE_OPENING = NST_LIFE_OPENING,
+            LIFE_ESTABLISHED = NST_LIFE_ESTABLISHED,
+            LIFE_CLOSING = NST_LIFE_CLOSING,
+            LIFE_UDP,
+            LIFE_BLOCKED, /* under DROP_FLOW or RESET_FLOW */
+            LIVES,
+};
+
+enum flow_flag {
+    FLOW_PASS_CLIENT = 1 << NST_CLIENT, /* the half's part has said FORWARD_FLOW, or its loop has ended */
+    FLOW_PASS_SERVER = 1 << NST_SERVER,
+    FLOW_CLIENT_IS_B = 4, /* the key's endpoint b opened the flow */
+    FLOW_DROP = 8,
+    FLOW_CLIENT_ODD = 128, /* the client's packets come in by the second port of a pair */
+    FLOW_RETIRED = 16,     /* out of the table, waits for its halves to end */
+    FLOW_LOOPS = 32,       /* a half of the NF is a loop: set in all its flows */
+    FLOW_BY_SYN = 64,      /* a SYN opened it, so who is the client is certain */
+};
+
+enum turn_state {
+    TURN_HANDLER, /* its handler runs, or waits */
+    TURN_PENDING, /* its handler has returned NST_PENDING */
+    TURN_RESUMED, /* and nst_resume has come since */
+    TURN_LOOP,    /* loop style */
+};
+
+/* One event at one half, from its inspector to its verdict. It lives on the stack of whoever runs the handler, or, for
+ * NST_PENDING and for loops, in memory of its own. */
+struct flow_turn {
+    struct nst_event ev;
+    struct nst_flow *flow;
+    struct nst_packet *held, **held_tail; /* packets that wait for this half; the tail is valid while there are any */
+    struct nst_task *task;                /* runs the handler; to cancel it */
+    struct turn_now {
+        uint16_t n_held;
+        uint8_t state;
+        uint8_t verdict, cause; /* what nst_resume brought */
+        uint8_t pad[3];         /* cleared in one store */
+    } now;
+    union {
+        struct flow_turn *next;     /* in the engine's pool, or its list of what was resumed */
+        struct nst_future *closing; /* pending CLOSE: fulfilled by nst_resume */
+        struct flow_loop *loop;     /* loop style */
+    };
+};
+
+struct nst_flow {
+    struct flow_key key;
+    struct flow_turn *turn[2]; /* what each half is at; NULL: nothing */
+    uint32_t seen;             /* tick of the last packet */
+    uint8_t life;
+    uint8_t flags;
+    uint8_t why; /* enum nst_close_why */
+    /* one cache line so far: what a packet that nobody waits for touches */
+    struct nst_engine *engine;
+    uint32_t due;          /* tick at which its list's head is looked at */
+    uint32_t newer, older; /* in the list of its life */
+    uint32_t pad;          /* aligns what follows */
+    uint8_t state[];       /* client inspector, server inspector, NF */
+};
+_Static_assert(offsetof(struct nst_flow, engine) == 64, "the first line of a flow is one cache line");
+
+/* Flows live in one reserved region and are known by their number, which is what the table holds. */
+struct flow_memory {
+    uint8_t *base;
+    size_t stride;
+    uint32_t limit, touched; /* entries from `touched` on were never used */
+    uint32_t *free;          /* a stack of numbers */
+    uint32_t n_free;
+};
+
+struct flow_list {
+    uint32_t oldest, newest;
+};
+
+enum { TICK_SHIFT = 20 }; /* a tick is 2^20 ns, about a millisecond */
+#define NO_FLOW UINT32_MAX
+
+enum engine_wait { WAIT_TURNS, WAIT_FLOWS, WAIT_INPUT };
+
+struct nst_engine {
+    struct nst_poller poller;
+    const struct nst_nf *nf;
+    void *nf_arg;
+    struct nst_half half[2]; /* of the NF; what every packet needs of them stands below */
+    const struct nst_inspector *inspect[2];
+    enum nst_verdict (*handler[2])(struct nst_flow *f, const struct nst_event *ev);
+    uint8_t active;    /* bit per side: the half has a part */
+    uint8_t two_sided; /* FLOW_CLIENT_ODD where ports tell the sides apart, else 0 */
+    uint8_t detour[2]; /* by side: flags of a flow that keep its packets from the straight way */
+    uint8_t stages[2]; /* by a packet's dir, bit per stage of its way: the half there has a part */
+    uint8_t proto;     /* as in nst_nf */
+    bool draining, replay;
+    bool loops;                  /* a half is written as a loop */
+    uint16_t state_at[3];        /* where in nst_flow.state: inspectors, NF */
+    nst_events registered[2][2]; /* [side][dir] */
+    struct nst_policy policy;
+
+    struct hash_secret secret;
+    struct table table;
+    struct flow_memory flows;
+    struct flow_list list[LIVES];
+    struct flow_list ending;     /* retired, not yet freed */
+    uint32_t idle[LIVES];        /* ticks */
+    uint32_t tick;               /* now */
+    uint32_t expired_at;         /* tick of the last look */
+    uint32_t epoch, burst_epoch; /* counts flows that went; its value when the burst was looked up */
+    struct stream_pool stream;
+    bool keep[2]; /* nst_tcp: keep delivered bytes until they are acknowledged */
+
+    /* the burst at hand */
+    uint16_t n, i; /* packets, and the next one to do */
+    uint16_t port; /* the next port to ask */
+    uint16_t n_ports;
+    uint8_t more; /* bursts that the same port may still be asked for in this turn */
+    bool found_work;
+    bool retired; /* a flow was, since flows_end was called */
+    struct nst_port **ports;
+    struct nst_port **peer; /* by the port that a packet came in by: where it leaves */
+    struct rte_mbuf *mbuf[PORT_BURST];
+    struct nst_flow *guess[PORT_BURST];
+    uint8_t parsed[PORT_BURST];
+    bool from_b[PORT_BURST];
+    uint64_t hash[PORT_BURST];
+    struct flow_key key[PORT_BURST];
+
+    uint64_t turns_closed; /* of stats.events; the others are under way */
+    uint32_t closing;      /* flows whose CLOSE is under way */
+    uint32_t busy_loops;   /* loops that have an event, or could have one */
+    uint32_t held_limit;
+    struct flow_turn *resumed, **resumed_tail;
+    enum nst_cause failed;      /* what nst_fail last said, until its verdict is applied */
+    struct nst_flow *failed_in; /* and of which flow */
+    struct flow_turn *turn_pool;
+    struct nst_scope *scope; /* owns the loops */
+    struct nst_reactor *reactor;
+    uint32_t watched; /* bit per port: its descriptors wake the reactor */
+    void (*quiet)(void *arg);
+    void *quiet_arg;
+    bool was_quiet;
+    struct nst_future *waiter; /* of nst_engine_drain or nst_engine_finish */
+    enum engine_wait wait_for;
+    bool polled;
+    struct nst_log_limit log;
+    struct nst_engine_stats stats;
+};
+
+static inline struct nst_flow *flow_at(const struct nst_engine *e, uint32_t number)
+{
+    return (struct nst_flow *)(e->flows.base + number * e->flows.stride);
+}
+static inline uint32_t flow_number(const struct nst_flow *f)
+{
+    const struct nst_engine *e = f->engine;
+    return (uint32_t)(((const uint8_t *)f - e->flows.base) / e->flows.stride);
+}
+static inline void *flow_inspector(struct nst_flow *f, enum nst_side side)
+{
+    return f->state + f->engine->state_at[side];
+}
+
+/* Turns that are under way. */
+static inline uint64_t engine_turns(const struct nst_engine *e)
+{
+    return e->stats.events - e->turns_closed + e->busy_loops;
+}
+
+/* ---- flows.c: memory, lives, expiry ---- */
+int flows_open(struct nst_engine *e, uint32_t limit);
+void flows_close(struct nst_engine *e);
+size_t flows_stride(const struct nst_nf *nf, uint16_t state_at[3]);
+/* The flow of a packet whose key is known to be absent: made, or NULL when there is no room. */
+struct nst_flow *flows_add(struct nst_engine *e, const struct flow_key *key, uint64_t hash, bool client_is_b,
+                           enum life life);
+struct nst_flow *flows_find(struct nst_engine *e, const struct flow_key *key, uint64_t hash);
+void flows_set_life(struct nst_flow *f, enum life life);
+/* Takes the flow out of the table: no packet finds it any more, and flows_end will end it. */
+void flows_retire(struct nst_flow *f, enum nst_close_why why);
+/* Ends the retired flows whose halves are idle: CLOSE, then the memory. May wait. */
+void flows_end(struct nst_engine *e);
+/* Retires flows whose time has come. */
+void flows_expire(struct nst_engine *e);
+
+/* ---- half.c: what a packet meets at a half beyond the straight way (way.h) ---- */
+void flow_packet(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p);
+/* Any verdict, and whatever came with it; true: the packet goes on to the next half. */
+bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet *p, enum nst_verdict v);
+/* The policy for what the inspector found and the NF did not register. True: goes on, with the events in *what. */
+bool half_policy(struct nst_flow *f, enum nst_side side, struct nst_packet *p, nst_events registered, nst_events *what);
+/* A half that cannot take the packet at once. True: the packet goes on to the next half. */
+bool half_busy(struct nst_engine *e, struct nst_flow *f, enum nst_side side, struct nst_packet *p);
+/* After a handler whose turn is pending or has packets held. */
+void half_after(struct nst_engine *e, struct nst_flow *f, enum nst_side side, struct flow_turn *turn,
+                struct nst_packet *p, bool on);
+/* CLOSE at one half. May wait. */
+void half_close(struct nst_flow *f, enum nst_side side);
+/* What nst_resume brought since the last turn. May wait. */
+void half_resumed(struct nst_engine *e);
+/* The oldest packet that waits for the half, or NULL. */
+struct nst_packet *turn_next_held(struct flow_turn *turn);
+/* Puts a packet behind those that wait, or applies the policy for a full queue. */
+void half_hold(struct nst_engine *e, struct nst_flow *f, enum nst_side side, struct nst_packet *p);
+/* Every further packet of the flow is dropped, and both ends get a reset if v says so; p is dropped for the cause. */
+void flow_block(struct nst_flow *f, struct nst_packet *p, enum nst_verdict v, enum nst_cause cause);
+
+/* ---- tcp.c ---- */
+/* As nst_tcp_pickup, before there is a turn. */
+nst_events tcp_pickup(struct nst_flow *f, enum nst_side side, struct nst_packet *p);
+/* Every byte up to the FIN was delivered to this side. */
+bool tcp_stream_ended(struct nst_flow *f, enum nst_side side);
+
+/* ---- loop.c ---- */
+/* A loop has an event, or could have one. */
+bool loop_busy(const struct flow_turn *turn);
+/* Starts the half's loop with its first packet; 0 or -errno, and then the packet is still the caller's. */
+int loop_start(struct nst_flow *f, enum nst_side side, struct nst_packet *first);
+/* A packet was put into the turn's queue, or the flow was retired. */
+void loop_wake(struct flow_turn *turn);
+
+/* An event is under way. */
+static inline bool turn_runs(const struct flow_turn *turn)
+{
+    return turn != NULL && (turn->now.state != TURN_LOOP || loop_busy(turn));
+}
+
+/* ---- policy.c ---- */
+/* Fills in the defaults. -EINVAL: a verdict that cannot be a policy. */
+int policy_init(struct nst_policy *p);
+/* Counts and returns the verdict for a cause; 0 became NST_DROP when the engine was opened. */
+enum nst_verdict policy_of(struct nst_engine *e, enum nst_cause cause);
+
+/* ---- reset.c: resets to both ends of the flow of this packet ---- */
+void reset_both(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p);
+
+/* ---- burst.c ---- */
+/* One turn; may wait. */
+int engine_poll(struct nst_poller *self);
+void packet_drop(struct nst_engine *e, struct nst_packet *p, enum nst_cause cause);
+
+/* An inspector of this layer answers this when its packet must not pass: it cannot be kept. */
+#define EV_REFUSED ((nst_events)1 << 63)

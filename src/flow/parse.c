@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "flow/parse.h"
+#include <netinet/in.h>
+#include <string.h>
+
+enum {
+    ETHER_HEADER = 14,
+    VLAN_TAG = 4,
+    VLAN_TAGS_MAX = 2,
+    TYPE_IPV4 = 0x0800,
+    TYPE_IPV6 = 0x86dd,
+    TYPE_VLAN = 0x8100,
+    TYPE_QINQ = 0x88a8,
+    IPV4_HEADER = 20,
+    IPV6_HEADER = 40,
+    TCP_HEADER = 20,
+    UDP_HEADER = 8,
+    EXTENSIONS_MAX = 8, /* RFC 8504 lets a node limit them to this */
+};
+
+static inline uint16_t be16(const uint8_t *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_bswap16(v);
+}
+
+/* The transport header at `at`, of which the IP length says that it and its payload end at `end`; `have` bytes are
+ * really there in one piece. */
+static inline bool parse_transport(const uint8_t *d, uint32_t at, uint32_t end, uint32_t have, struct nst_headers *h)
+{
+    uint32_t header;
+
+    h->l4 = (uint16_t)at;
+    if (h->proto == IPPROTO_TCP) {
+        if (at + TCP_HEADER > end || at + TCP_HEADER > have)
+            return false;
+        header = (uint32_t)(d[at + 12] >> 4) * 4;
+        if (header < TCP_HEADER || at + header > end || at + header > have)
+            return false;
+        h->tcp_flags = d[at + 13];
+    } else {
+        if (at + UDP_HEADER > end || at + UDP_HEADER > have)
+            return false;
+        header = be16(d + at + 4);
+        if (header < UDP_HEADER || at + header > end)
+            return false;
+        end = at + header;
+        header = UDP_HEADER;
+    }
+    h->payload = (uint16_t)(at + header);
+    h->payload_len = (uint16_t)(end - at - header);
+    return true;
+}
+
+static bool is_extension(uint8_t proto)
+{
+    return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS || proto == IPPROTO_AH ||
+           proto == IPPROTO_FRAGMENT;
+}
+
+/* Steps over the extension headers (RFC 8200). Returns the offset of what follows them, 0 when they are cut short or
+ * too many; *fragment when one says so. */
+static uint32_t skip_extensions(const uint8_t *d, uint32_t at, uint32_t end, uint8_t *next, bool *fragment)
+{
+    for (unsigned n = 0;; n++) {
+        switch (*next) {
+        case IPPROTO_HOPOPTS:
+        case IPPROTO_ROUTING:
+        case IPPROTO_DSTOPTS:
+        case IPPROTO_AH: {
+            if (n == EXTENSIONS_MAX || at + 8 > end)
+                return 0;
+            uint32_t len = *next == IPPROTO_AH ? (d[at + 1] + 2u) * 4 : (d[at + 1] + 1u) * 8;
+            *next = d[at];
+            at += len;
+            if (at > end)
+                return 0;
+            break;
+        }
+        case IPPROTO_FRAGMENT:
+            if (n == EXTENSIONS_MAX || at + 8 > end)
+                return 0;
+            /* An atomic fragment (RFC 6946) is whole: offset and M are zero. */
+            if ((be16(d + at + 2) & 0xfff9) != 0)
+                *fragment = true;
+            *next = d[at];
+            at += 8;
+            if (*fragment)
+                return at;
+            break;
+        default:
+            return at;
+        }
+    }
+}
+
+static enum parsed parse_ipv4(const uint8_t *d, uint32_t at, uint32_t have, uint32_t frame, uint16_t vlan,
+                              struct nst_headers *h, struct flow_key *key, bool *from_b)
+{
+    const uint8_t *ip = d + at;
+
+    if (at + IPV4_HEADER > have)
+        return PARSED_MALFORMED;
+    h->family = 4;
+    h->proto = ip[9];
+    uint32_t header = (ip[0] & 15u) * 4, total = be16(ip + 2);
+    if (ip[0] >> 4 != 4 || header < IPV4_HEADER || total < header || at + total > frame || at + header > have)
+        return PARSED_MALFORMED;
+    if ((be16(ip + 6) & 0x3fff) != 0) /* more fragments, or an offset */
+        return PARSED_FRAGMENT;
+    if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP)
+        return PARSED_OTHER_PROTO;
+    if (!parse_transport(d, at + header, at + total, have, h))
+        return PARSED_MALFORMED;
+
+    uint64_t addresses;
+    uint32_t ports;
+    memcpy(&addresses, ip + 12, sizeof addresses);
+    memcpy(&ports, d + h->l4, sizeof ports);
+    *from_b = key_turn4(&addresses, &ports);
+    key->w[1] = addresses;
+    key->w[0] = key_head(ports, vlan, h->proto, 4);
+    return PARSED_FLOW;
+}
+
+static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint32_t frame, uint16_t vlan,
+                              struct nst_headers *h, struct flow_key *key, bool *from_b)
+{
+    const uint8_t *ip = d + at;
+    bool fragment = false;
+
+    if (at + IPV6_HEADER > have)
+        return PARSED_MALFORMED;
+    h->family = 6;
+    h->proto = ip[6];
+    uint32_t end = at + IPV6_HEADER + be16(ip + 4);
+    if (ip[0] >> 4 != 6 || end > frame)
+        return PARSED_MALFORMED;
+    uint32_t l4 = skip_extensions(d, at + IPV6_HEADER, end < have ? end : have, &h->proto, &fragment);
+    /* Where the extension headers do not end, TCP or UDP may be hidden behind them: their protocol is not known, and
+     * the number of an extension header must not pass for one that nobody asked for. */
+    if (l4 == 0 || (fragment && is_extension(h->proto)))
+        h->proto = 0;
+    if (l4 == 0)
+        return PARSED_MALFORMED;
+    if (fragment)
+        return PARSED_FRAGMENT;
+    if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP)
+        return PARSED_OTHER_PROTO;
+    if (!parse_transport(d, l4, end, have, h))
+        return PARSED_MALFORMED;
+
+    uint64_t src[2], dst[2];
+    uint32_t ports;
+    memcpy(src, ip + 8, sizeof src);
+    memcpy(dst, ip + 24, sizeof dst);
+    memcpy(&ports, d + h->l4, sizeof ports);
+    bool swap = src[0] != dst[0]   ? src[0] > dst[0]
+                : src[1] != dst[1] ? src[1] > dst[1]
+                                   : (uint16_t)ports > (uint16_t)(ports >> 16);
+    memcpy(&key->w[1], swap ? dst : src, 16);
+    memcpy(&key->w[3], swap ? src : dst, 16);
+    key->w[0] = key_head(swap ? ports << 16 | ports >> 16 : ports, vlan, h->proto, 6);
+    *from_b = swap;
+    return PARSED_FLOW;
+}
+
+enum parsed parse_any(struct rte_mbuf *m, struct nst_headers *h, struct flow_key *key, bool *from_b)
+{
+    const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *);
+    uint32_t have = rte_pktmbuf_data_len(m), frame = rte_pktmbuf_pkt_len(m), at = ETHER_HEADER;
+    uint16_t vlan = 0;
+
+    *h = (struct nst_headers){ 0 };
+    if (have < ETHER_HEADER)
+        return PARSED_NOT_IP;
+    /* Offsets are kept in 16 bits; no link carries an IP packet that would end beyond. */
+    if (frame > UINT16_MAX)
+        frame = UINT16_MAX;
+    if (have > frame)
+        have = frame;
+    uint16_t type = be16(d + 12);
+    while ((type == TYPE_VLAN || type == TYPE_QINQ) && h->vlan_tags < VLAN_TAGS_MAX) {
+        if (at + VLAN_TAG > have)
+            return PARSED_NOT_IP;
+        vlan = be16(d + at) & 0xfff;
+        type = be16(d + at + 2);
+        at += VLAN_TAG;
+        h->vlan_tags++;
+    }
+    h->l3 = (uint16_t)at;
+    /* Some receivers take off any number of tags (Linux those of VLAN 0), so IP may be hidden behind them. */
+    if (type == TYPE_VLAN || type == TYPE_QINQ)
+        return PARSED_MALFORMED;
+    if (type == TYPE_IPV4)
+        return parse_ipv4(d, at, have, frame, vlan, h, key, from_b);
+    if (type == TYPE_IPV6)
+        return parse_ipv6(d, at, have, frame, vlan, h, key, from_b);
+    return PARSED_NOT_IP;
+}

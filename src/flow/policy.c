@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happens when an NF cannot decide, and how it is counted. */
+#include "flow/engine.h"
+
+static const char *const cause_names[NST_CAUSES] = {
+    [NST_BY_VERDICT] = "verdict",           [NST_BY_FLOW_VERDICT] = "flow verdict",
+    [NST_BY_HANDLER] = "handler",           [NST_BY_OTHERWISE] = "no valid verdict",
+    [NST_BY_TIMEOUT] = "timeout",           [NST_BY_STORE] = "store",
+    [NST_BY_HOLD_FULL] = "hold full",       [NST_BY_NO_MEMORY] = "no memory",
+    [NST_BY_MIDSTREAM] = "midstream",       [NST_BY_CONFLICT] = "conflict",
+    [NST_BY_FRAGMENT] = "fragment",         [NST_BY_MALFORMED] = "malformed",
+    [NST_BY_STREAM_LIMIT] = "stream limit", [NST_BY_TX_FULL] = "tx full",
+    [NST_BY_SHUTDOWN] = "shutdown",
+};
+
+const char *nst_cause_name(enum nst_cause cause)
+{
+    return (unsigned)cause < NST_CAUSES ? cause_names[cause] : "unknown";
+}
+
+static enum nst_verdict *policy_field(struct nst_policy *p, enum nst_cause cause)
+{
+    switch (cause) {
+    case NST_BY_OTHERWISE:
+        return &p->otherwise;
+    case NST_BY_TIMEOUT:
+        return &p->on_timeout;
+    case NST_BY_STORE:
+        return &p->on_store;
+    case NST_BY_HOLD_FULL:
+        return &p->on_hold_full;
+    case NST_BY_NO_MEMORY:
+        return &p->on_no_memory;
+    case NST_BY_MIDSTREAM:
+        return &p->on_midstream;
+    case NST_BY_CONFLICT:
+        return &p->on_conflict;
+    case NST_BY_FRAGMENT:
+        return &p->on_fragment;
+    case NST_BY_MALFORMED:
+        return &p->on_malformed;
+    default:
+        return NULL;
+    }
+}
+
+int policy_init(struct nst_policy *p)
+{
+    enum { HOLD = 64 };
+
+    if (p->budget < 0)
+        return -EINVAL;
+    if (p->budget == 0)
+        p->budget = NST_MS(200);
+    if (p->hold == 0)
+        p->hold = HOLD;
+    for (unsigned cause = 0; cause < NST_CAUSES; cause++) {
+        enum nst_verdict *v = policy_field(p, (enum nst_cause)cause);
+        if (v == NULL)
+            continue;
+        if (*v == NST_UNDECIDED)
+            *v = NST_DROP;
+        if ((unsigned)*v > NST_RESET_FLOW)
+            return -EINVAL;
+    }
+    return 0;
+}
+
+enum nst_verdict policy_of(struct nst_engine *e, enum nst_cause cause)
+{
+    const enum nst_verdict *v = policy_field(&e->policy, cause);
+
+    e->stats.policy[cause]++;
+    return v != NULL ? *v : NST_DROP;
+}
+
+enum nst_verdict nst_fail(struct nst_flow *f, int rc)
+{
+    struct nst_engine *e = f->engine;
+    enum nst_cause cause;
+
+    switch (rc) {
+    case -ECANCELED:
+        cause = e->draining ? NST_BY_SHUTDOWN : NST_BY_TIMEOUT;
+        break;
+    case -ETIMEDOUT:
+        cause = NST_BY_TIMEOUT;
+        break;
+    case -ENOMEM:
+    case -ENOSPC:
+        cause = NST_BY_NO_MEMORY;
+        break;
+    case -ESRCH:
+        cause = NST_BY_MIDSTREAM;
+        break;
+    default:
+        cause = NST_BY_STORE;
+        break;
+    }
+    e->failed = cause;
+    e->failed_in = f;
+    return policy_of(e, cause);
+}

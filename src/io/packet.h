@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* io/packet.h - a packet is an rte_mbuf whose private area holds what NetStar knows of it.
+ *
+ * The port that receives a packet sets number, time, port, flags and cut; the flow engine fills in the rest. Pools are
+ * made with NST_PACKET_PRIV bytes of private area (port_pool). A packet is always one segment: a frame that is longer
+ * than a buffer of the pool gets one of its own (captures with super-packets), so that its bytes are in one piece.
+ */
+#pragma once
+#include <netstar/flow.h>
+#include <netstar/packet.h>
+#include <rte_mbuf.h>
+
+struct nst_packet {
+    struct nst_packet *next; /* in whatever queue its owner keeps */
+    struct nst_flow *flow;
+    nst_time time;
+    uint64_t number;
+    uint16_t port; /* where it came in: index among the engine's ports */
+    uint8_t dir;   /* 0: from the client to the server, 1: back; once its flow is known */
+    uint8_t stage; /* halves that it has passed */
+    struct nst_headers h;
+    uint8_t flags; /* PACKET_... */
+    uint32_t cut;  /* bytes at the frame's end that the capture did not keep */
+};
+enum { PACKET_CHECKSUM_BAD = 1, PACKET_TAKEN = 2, PACKET_REFUSED = 4 };
+enum { NST_PACKET_PRIV = 64 };
+_Static_assert(sizeof(struct nst_packet) <= NST_PACKET_PRIV, "a packet's notes fit one cache line");
+
+static inline struct nst_packet *packet_of(struct rte_mbuf *m)
+{
+    return (struct nst_packet *)(m + 1);
+}
+static inline struct rte_mbuf *mbuf_of(const struct nst_packet *p)
+{
+    return (struct rte_mbuf *)((uintptr_t)p - sizeof(struct rte_mbuf));
+}

@@ -1,0 +1,860 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The IPS in both its ways of being written, on a model of an engine and of a store that fails when it is told to. */
+#include "ips/ips.h"
+#include "modules.h"
+#include <netstar/task.h>
+#include <netstar/tcp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- the engine's model: segments in order, retransmissions, and flows whose start was not seen ---- */
+enum { HEADER = 20, MOST = 1400 };
+
+struct nst_packet {
+    struct nst_headers h;
+    uint64_t number;
+    uint8_t bytes[HEADER + MOST];
+};
+
+struct end {
+    bool followed;
+    uint32_t next; /* sequence number of the next byte */
+    uint64_t offset;
+};
+
+struct nst_flow {
+    const struct nst_nf *nf;
+    void *arg;
+    struct nst_packet *packet;
+    enum nst_side side;
+    struct end end[2];
+    struct nst_slice news; /* what the packet brings */
+    unsigned pieces;       /* handed out so far */
+    enum nst_verdict resumed;
+    int failed; /* what nst_fail was last asked about */
+    bool dead;
+};
+
+const struct nst_inspector nst_tcp = { .name = "model" };
+
+void *nst_nf_arg(const struct nst_flow *f)
+{
+    return f->arg;
+}
+
+size_t nst_flow_key(const struct nst_flow *f, enum nst_side side, uint8_t key[NST_FLOW_KEY_MAX])
+{
+    key[0] = (uint8_t)side;
+    return 1;
+}
+
+void nst_flow_endpoint(const struct nst_flow *f, enum nst_side side, struct nst_endpoint *out)
+{
+    *out = (struct nst_endpoint){ 4, { 10, 0, 0, (uint8_t)side }, (uint16_t)(1 + side) };
+}
+
+uint16_t nst_flow_vlan(const struct nst_flow *f)
+{
+    return 0;
+}
+
+const struct nst_headers *nst_packet_headers(const struct nst_packet *p)
+{
+    return &p->h;
+}
+
+const void *nst_packet_bytes(const struct nst_packet *p, size_t off, size_t len)
+{
+    return p->bytes + off;
+}
+
+nst_time nst_packet_time(const struct nst_packet *p)
+{
+    return (nst_time)p->number;
+}
+
+uint64_t nst_packet_number(const struct nst_packet *p)
+{
+    return p->number;
+}
+
+/* In two pieces, where there are two bytes. */
+bool nst_flow_bytes(struct nst_flow *f, enum nst_side side, struct nst_slice *next)
+{
+    size_t half = f->news.len / 2;
+    switch (f->pieces++) {
+    case 0:
+        *next = (struct nst_slice){ f->news.p, half };
+        return f->news.len > 0;
+    case 1:
+        *next = (struct nst_slice){ (const char *)f->news.p + half, f->news.len - half };
+        return f->news.len > 0;
+    default:
+        return false;
+    }
+}
+
+uint64_t nst_tcp_offset(const struct nst_flow *f, enum nst_side side)
+{
+    return f->end[side].offset;
+}
+
+uint32_t nst_tcp_seq(const struct nst_flow *f, enum nst_side side)
+{
+    return f->end[side].next;
+}
+
+static uint32_t be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void put_be32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+static nst_events look(struct nst_flow *f)
+{
+    const struct end *e = &f->end[f->side];
+    uint32_t begin = be32(f->packet->bytes + 4), len = f->packet->h.payload_len, end = begin + len;
+    f->news.len = 0;
+    f->pieces = 0;
+    if (len == 0)
+        return 0;
+    if ((int32_t)(begin - e->next) > 0)
+        return NST_EV_GAP;
+    if ((int32_t)(end - e->next) <= 0)
+        return NST_EV_RETRANSMIT;
+    f->news = (struct nst_slice){ f->packet->bytes + HEADER + (e->next - begin), end - e->next };
+    return NST_EV_DATA | (begin == e->next ? 0 : NST_EV_RETRANSMIT);
+}
+
+nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset)
+{
+    f->end[side] = (struct end){ true, seq, offset };
+    return look(f);
+}
+
+nst_events nst_tcp_pickup(struct nst_flow *f, enum nst_side side)
+{
+    return nst_tcp_resume(f, side, be32(f->packet->bytes + 4), 0);
+}
+
+enum nst_verdict nst_fail(struct nst_flow *f, int rc)
+{
+    const struct nst_policy *p = &f->nf->policy;
+    f->failed = rc;
+    return rc == -ETIMEDOUT || rc == -ECANCELED ? p->on_timeout
+           : rc == -ENOMEM || rc == -ENOSPC     ? p->on_no_memory
+           : rc == -ESRCH                       ? p->on_midstream
+                                                : p->on_store;
+}
+
+void nst_resume(struct nst_flow *f, enum nst_side side, enum nst_verdict v)
+{
+    assert_int_equal(f->resumed, NST_UNDECIDED);
+    assert_int_equal(side, f->side);
+    f->resumed = v;
+}
+
+void nst_on_core_stack(void (*fn)(void *arg), void *arg)
+{
+    fn(arg);
+}
+
+/* ---- the store's model ---- */
+static struct entry {
+    bool there;
+    size_t len;
+    uint8_t bytes[IPS_STATE_MAX];
+} store[2];                                    /* by side: there is one flow */
+static int get_fails, put_fails, delete_fails; /* the next such request answers so */
+static bool put_lands;                         /* although it fails */
+static unsigned gets, puts_, deletes;
+
+static struct entry *entry_of(struct nst_slice key)
+{
+    assert_int_equal(key.len, 5);
+    assert_memory_equal(key.p, "ips:", 4);
+    return &store[((const uint8_t *)key.p)[4]];
+}
+
+static int failing(int *rc)
+{
+    int now = *rc;
+    *rc = 0;
+    return now;
+}
+
+static int do_get(struct nst_slice key, void *val, size_t cap)
+{
+    const struct entry *e = entry_of(key);
+    int rc = failing(&get_fails);
+    gets++;
+    if (rc < 0 || !e->there)
+        return rc < 0 ? rc : -ENOENT;
+    assert_true(e->len <= cap);
+    memcpy(val, e->bytes, e->len);
+    return (int)e->len;
+}
+
+static int do_put(struct nst_slice key, struct nst_slice val)
+{
+    struct entry *e = entry_of(key);
+    int rc = failing(&put_fails);
+    puts_++;
+    if (rc == 0 || put_lands) {
+        e->there = true;
+        e->len = val.len;
+        memcpy(e->bytes, val.p, val.len);
+    }
+    put_lands = false;
+    return rc;
+}
+
+static int do_delete(struct nst_slice key)
+{
+    struct entry *e = entry_of(key);
+    int rc = failing(&delete_fails);
+    deletes++;
+    if (rc < 0)
+        return rc;
+    rc = e->there ? 0 : -ENOENT;
+    e->there = false;
+    return rc;
+}
+
+int nst_get(struct nst_store *s, struct nst_slice key, void *val, size_t cap, uint64_t *version, nst_time until)
+{
+    assert_int_equal(until, 99);
+    return do_get(key, val, cap);
+}
+
+int nst_put(struct nst_store *s, struct nst_slice key, struct nst_slice val, nst_time ttl, nst_time until)
+{
+    assert_int_equal(until, 99);
+    return do_put(key, val);
+}
+
+int nst_delete(struct nst_store *s, struct nst_slice key, nst_time until)
+{
+    assert_int_equal(until, 99);
+    return do_delete(key);
+}
+
+void nst_get_start(struct nst_store *s, struct nst_slice key, void *val, size_t cap, uint64_t *version,
+                   struct nst_future *f)
+{
+    f->rc = do_get(key, val, cap);
+}
+
+void nst_put_start(struct nst_store *s, struct nst_slice key, struct nst_slice val, nst_time ttl, struct nst_future *f)
+{
+    f->rc = do_put(key, val);
+}
+
+void nst_delete_start(struct nst_store *s, struct nst_slice key, struct nst_future *f)
+{
+    f->rc = do_delete(key);
+}
+
+static struct nst_future *waiting;
+
+void nst_then(struct nst_future *f, void (*fn)(struct nst_future *f, int rc), void *arg, nst_time until)
+{
+    assert_int_equal(until, 99);
+    assert_null(waiting);
+    f->then = fn;
+    f->arg = arg;
+    waiting = f;
+}
+
+/* ---- instances, and what happens to them ---- */
+static const struct nst_module *twin;
+static const char *midstream, *rules_path, *alerts_option, *ttl;
+static char rules_file[64], other_rules_file[64], alerts_file[64];
+static bool fail_open;
+static struct ips *ips;
+static struct nst_flow flow;
+static uint64_t packets;
+
+static const char *option(const struct nst_module_env *env, const char *name)
+{
+    return strcmp(name, "rules") == 0    ? rules_path
+           : strcmp(name, "alerts") == 0 ? alerts_option
+           : strcmp(name, "ttl") == 0    ? ttl
+                                         : midstream;
+}
+
+static int try_open(const char **why)
+{
+    const struct nst_module_env env = { .option = option, .fail_open = fail_open };
+    const struct nst_nf *nf;
+    void *arg;
+    int rc = twin->open(&env, &nf, &arg, why);
+    if (rc == 0) {
+        ips = arg;
+        flow = (struct nst_flow){ .nf = nf, .arg = arg };
+    }
+    return rc;
+}
+
+static void start(void)
+{
+    const char *why = "";
+    if (try_open(&why) < 0)
+        fail_msg("%s", why);
+}
+
+static void stop(void)
+{
+    twin->close(ips);
+    ips = NULL;
+}
+
+/* Another instance, which has seen nothing yet. */
+static void take_over(void)
+{
+    stop();
+    start();
+}
+
+/* A connection from its beginning. */
+static void connection(uint32_t to_server, uint32_t to_client)
+{
+    flow.dead = false;
+    flow.end[NST_SERVER] = (struct end){ true, to_server, 0 };
+    flow.end[NST_CLIENT] = (struct end){ true, to_client, 0 };
+}
+
+static enum nst_verdict run(const struct nst_event *ev)
+{
+    flow.resumed = NST_UNDECIDED;
+    enum nst_verdict v = flow.nf->half[ev->side].handler(&flow, ev);
+    while (waiting) {
+        assert_int_equal(v, NST_PENDING);
+        struct nst_future *f = waiting;
+        waiting = NULL;
+        f->then(f, f->rc);
+    }
+    if (v == NST_PENDING)
+        v = flow.resumed;
+    assert_int_not_equal(v, NST_UNDECIDED);
+    return v;
+}
+
+static enum nst_verdict send_bytes(enum nst_side side, uint32_t seq, const void *p, size_t len)
+{
+    struct nst_packet packet = {
+        .h = { .payload = HEADER, .payload_len = (uint16_t)len, .family = 4, .proto = 6, .tcp_flags = 0x10 },
+        .number = ++packets
+    };
+    put_be32(packet.bytes + 4, seq);
+    put_be32(packet.bytes + 8, flow.end[!side].next);
+    memcpy(packet.bytes + HEADER, p, len);
+    if (flow.dead)
+        return NST_DROP;
+    flow.packet = &packet;
+    flow.side = side;
+    flow.failed = 0;
+    struct end before = flow.end[side];
+    struct nst_event ev = { .side = side, .dir = NST_RECEIVED, .packet = &packet, .until = 99 };
+    ev.what = before.followed ? look(&flow) : NST_EV_MIDSTREAM;
+    ev.what &= flow.nf->half[side].on_received;
+    enum nst_verdict v = ev.what ? run(&ev) : NST_FORWARD;
+    if (v == NST_FORWARD) {
+        flow.end[side].next += (uint32_t)flow.news.len;
+        flow.end[side].offset += flow.news.len;
+    } else {
+        flow.end[side] = before;
+    }
+    flow.dead = v == NST_DROP_FLOW || v == NST_RESET_FLOW;
+    flow.news.len = 0;
+    return v;
+}
+
+static enum nst_verdict send_text(enum nst_side side, uint32_t seq, const char *text)
+{
+    return send_bytes(side, seq, text, strlen(text));
+}
+
+static void close_flow(enum nst_close_why why)
+{
+    for (int side = 0; side < 2; side++) {
+        flow.side = (enum nst_side)side;
+        run(&(struct nst_event){ .what = NST_EV_CLOSE, .side = (enum nst_side)side, .why = why, .until = 99 });
+    }
+}
+
+static unsigned alerts(const char *word)
+{
+    char text[65536], *p = text;
+    unsigned n = 0;
+    FILE *file = fopen(alerts_file, "r");
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    for (; (p = strstr(p, word)) != NULL; p++)
+        n++;
+    return n;
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    fputs(text, file);
+    fclose(file);
+}
+
+static void new_file(char path[64])
+{
+    strcpy(path, "/tmp/ips_handler_XXXXXX");
+    close(mkstemp(path));
+}
+
+static void reset_store(void)
+{
+    memset(store, 0, sizeof store);
+    get_fails = put_fails = delete_fails = 0;
+    put_lands = false;
+    gets = puts_ = deletes = 0;
+}
+
+static int prepare(void **state)
+{
+    twin = *state;
+    new_file(rules_file);
+    new_file(other_rules_file);
+    new_file(alerts_file);
+    write_file(rules_file, "id=1001 action=drop content=\"evil|stuff\" msg=\"evil\"\n"
+                           "id=1002 action=reset content=\"reset me\" msg=\"reset\"\n"
+                           "id=1003 action=alert content=\"curious\" msg=\"curious\"\n");
+    write_file(other_rules_file, "id=1 action=drop content=\"other\" msg=\"other\"\n");
+    midstream = ttl = NULL;
+    fail_open = false;
+    rules_path = rules_file;
+    alerts_option = alerts_file;
+    packets = 0;
+    reset_store();
+    start();
+    connection(1000, 5000);
+    return 0;
+}
+
+static int clean(void **state)
+{
+    if (ips)
+        stop();
+    unlink(rules_file);
+    unlink(other_rules_file);
+    unlink(alerts_file);
+    return 0;
+}
+
+/* ---- tests ---- */
+static void a_match_in_one_packet(void **state)
+{
+    assert_int_equal(send_text(NST_SERVER, 1000, "GET /evil|stuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"rule\":1001,\"action\":\"drop\""), 1);
+    assert_int_equal(alerts("\"to\":\"server\",\"offset\":15,\"packet\":1}"), 1);
+    assert_int_equal(ips->count.blocked, 1);
+    assert_true(store[NST_SERVER].there);
+}
+
+static void a_match_over_packets(void **state)
+{
+    assert_int_equal(send_text(NST_CLIENT, 5000, "xxevi"), NST_FORWARD);
+    assert_int_equal(send_text(NST_SERVER, 1000, "l|st"), NST_FORWARD); /* the other direction is another stream */
+    assert_int_equal(send_text(NST_CLIENT, 5005, "l|st"), NST_FORWARD);
+    assert_int_equal(send_text(NST_CLIENT, 5009, "uff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"to\":\"client\",\"offset\":12,"), 1);
+    assert_int_equal(gets, 4);
+    assert_int_equal(puts_, 4);
+}
+
+static void actions(void **state)
+{
+    assert_int_equal(send_text(NST_SERVER, 1000, "curious evil|stuff reset me"), NST_RESET_FLOW);
+    assert_int_equal(alerts("rule"), 3);
+    connection(7000, 5000);
+    assert_int_equal(send_text(NST_SERVER, 7000, "curious and curious"), NST_FORWARD);
+    assert_int_equal(alerts("\"rule\":1003"), 2); /* once a packet */
+    assert_int_equal(ips->count.alerts[IPS_ALERT], 2);
+}
+
+static void across_the_wrap(void **state)
+{
+    connection(0xfffffffcu, 5000);
+    assert_int_equal(send_text(NST_SERVER, 0xfffffffcu, "evil|s"), NST_FORWARD);
+    assert_int_equal(send_text(NST_SERVER, 2, "tuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"offset\":10,"), 1);
+}
+
+static void a_failed_write_is_scanned_again(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil");
+    put_fails = -ETIMEDOUT;
+    assert_int_equal(send_text(NST_SERVER, 1004, "|st curious"), NST_DROP);
+    assert_int_equal(flow.failed, -ETIMEDOUT);
+    assert_int_equal(alerts("rule"), 0); /* told once the state is kept */
+    assert_int_equal(send_text(NST_SERVER, 1004, "|st curious"), NST_FORWARD);
+    assert_int_equal(alerts("\"rule\":1003"), 1);
+}
+
+static void a_late_write_that_landed(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil");
+    put_fails = -ETIMEDOUT;
+    put_lands = true;
+    assert_int_equal(send_text(NST_SERVER, 1004, "xxxx"), NST_DROP);
+    /* The bytes that come now count, not those which were lost. */
+    assert_int_equal(send_text(NST_SERVER, 1004, "|stu"), NST_FORWARD);
+    assert_int_equal(send_text(NST_SERVER, 1008, "ff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"offset\":10,"), 1);
+}
+
+static void a_match_blocks_without_the_store(void **state)
+{
+    put_fails = -ENOTCONN;
+    assert_int_equal(send_text(NST_SERVER, 1000, "evil|stuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("rule"), 1);
+    assert_int_equal(flow.failed, 0);
+}
+
+static void the_store_is_down(void **state)
+{
+    get_fails = -ENOTCONN;
+    assert_int_equal(send_text(NST_SERVER, 1000, "some"), NST_DROP);
+    assert_int_equal(flow.failed, -ENOTCONN);
+    assert_int_equal(puts_, 0);
+    assert_int_equal(send_text(NST_SERVER, 1000, "some"), NST_FORWARD);
+}
+
+static void the_store_is_down_and_failing_open(void **state)
+{
+    fail_open = true;
+    take_over();
+    connection(1000, 5000);
+    get_fails = -ENOTCONN;
+    assert_int_equal(send_text(NST_SERVER, 1000, "evil|"), NST_FORWARD);
+    assert_int_equal(send_text(NST_SERVER, 1005, "thing"), NST_FORWARD); /* nobody knows what was before */
+    assert_int_equal(ips->count.picked_up, 1);
+    assert_int_equal(send_text(NST_SERVER, 1010, "evil|stuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"offset\":20,"), 1);
+}
+
+static void the_store_has_forgotten(void **state)
+{
+    send_text(NST_SERVER, 1000, "some");
+    reset_store();
+    assert_int_equal(send_text(NST_SERVER, 1004, "thing"), NST_DROP);
+    assert_int_equal(flow.failed, -ESRCH);
+}
+
+static void garbage_in_the_store(void **state)
+{
+    store[NST_SERVER].there = true;
+    store[NST_SERVER].len = 100;
+    assert_int_equal(send_text(NST_SERVER, 1000, "some"), NST_FORWARD); /* nothing is needed of it */
+    memset(store[NST_SERVER].bytes, 0xee, sizeof store[NST_SERVER].bytes);
+    assert_int_equal(send_text(NST_SERVER, 1004, "thing"), NST_DROP);
+    assert_int_equal(flow.failed, -ESRCH);
+    assert_int_equal(ips->count.bad_records, 2);
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1004, "thing"), NST_DROP);
+    assert_int_equal(flow.failed, -ESRCH);
+}
+
+static void another_instance_carries_on(void **state)
+{
+    send_text(NST_SERVER, 1000, "GET evil|");
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1009, "stuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"offset\":14,"), 1);
+    assert_int_equal(ips->count.resumed, 1);
+}
+
+static void a_packet_lost_with_its_instance(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil");
+    send_text(NST_SERVER, 1004, "xxxx"); /* kept in the store, but it never left */
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1002, "il|stuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"offset\":10,"), 1);
+}
+
+static void an_old_packet_comes_first(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil");
+    send_text(NST_SERVER, 1004, "|stu");
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1000, "evil"), NST_FORWARD);
+    assert_int_equal(send_text(NST_SERVER, 1004, "|s"), NST_FORWARD); /* a part of what was inspected */
+    assert_int_equal(send_text(NST_SERVER, 1008, "ff"), NST_DROP_FLOW);
+}
+
+static void a_direction_without_bytes(void **state)
+{
+    send_text(NST_SERVER, 1000, "hello");
+    take_over();
+    assert_int_equal(send_text(NST_CLIENT, 5000, ""), NST_FORWARD); /* an acknowledgement */
+    assert_int_equal(send_text(NST_CLIENT, 5000, "evil|"), NST_FORWARD);
+    assert_int_equal(send_text(NST_CLIENT, 5005, "stuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"to\":\"client\",\"offset\":10,"), 1);
+}
+
+static void bytes_before_the_first_that_come_are_awaited(void **state)
+{
+    send_text(NST_SERVER, 1000, "hello");
+    take_over();
+    assert_int_equal(send_text(NST_CLIENT, 5005, "stuff"), NST_FORWARD); /* behind a hole */
+    assert_int_equal(send_text(NST_CLIENT, 5000, "evil|stuff"), NST_DROP_FLOW);
+}
+
+static void nobody_knows_the_flow(void **state)
+{
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1000, "evil|stuff"), NST_DROP);
+    assert_int_equal(flow.failed, -ESRCH);
+    midstream = "pickup";
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1000, "evil"), NST_FORWARD);
+    assert_int_equal(send_text(NST_SERVER, 1004, "|stuff"), NST_DROP_FLOW);
+    assert_int_equal(ips->count.picked_up, 1);
+    midstream = "reset";
+    reset_store();
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1000, "evil"), NST_RESET_FLOW);
+}
+
+static void the_store_fails_at_a_take_over(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil|");
+    take_over();
+    get_fails = -ETIMEDOUT;
+    assert_int_equal(send_text(NST_SERVER, 1005, "stuff"), NST_DROP);
+    assert_int_equal(flow.failed, -ETIMEDOUT);
+    put_fails = -ETIMEDOUT;
+    put_lands = true;
+    assert_int_equal(send_text(NST_SERVER, 1005, "st"), NST_DROP);
+    assert_int_equal(send_text(NST_SERVER, 1005, "stuff"), NST_DROP_FLOW);
+}
+
+static void blocked_stays_blocked(void **state)
+{
+    send_text(NST_CLIENT, 5000, "fine");
+    send_text(NST_SERVER, 1000, "evil|stuff");
+    for (int i = 0; i < 2; i++) {
+        take_over();
+        assert_int_equal(send_text(NST_CLIENT, 5004, "more"), NST_DROP_FLOW);
+        take_over();
+        assert_int_equal(send_text(NST_SERVER, 1000, "harmless"), NST_DROP_FLOW);
+        assert_int_equal(ips->count.blocked_before, 1);
+        rules_path = other_rules_file; /* and under other rules as well */
+    }
+    assert_int_equal(alerts("rule"), 1);
+}
+
+static void a_new_connection_with_the_old_ports(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil|");
+    connection(70000, 5000); /* its close was not seen */
+    assert_int_equal(send_text(NST_SERVER, 70000, "stuff"), NST_FORWARD);
+    send_text(NST_SERVER, 70005, "evil|stuff");
+    connection(70000, 5000); /* the same again, number for number: a capture is replayed once more */
+    assert_int_equal(send_text(NST_SERVER, 70000, "evil|stuff"), NST_DROP_FLOW);
+    connection(70000, 5000);
+    assert_int_equal(send_text(NST_SERVER, 70000, "evil|stuff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("rule"), 3);
+    connection(70000, 5000);
+    assert_int_equal(send_text(NST_SERVER, 70000, "evil|"), NST_FORWARD);
+    connection(70005, 5000); /* but numbers from the middle of a stream are its own: a SYN does not make it new */
+    assert_int_equal(send_text(NST_SERVER, 70005, "stuff"), NST_DROP_FLOW);
+    connection(90000, 5000); /* nor does a block outlive its connection */
+    assert_int_equal(send_text(NST_SERVER, 90000, "stuff"), NST_FORWARD);
+    take_over(); /* a record of another connection is no record */
+    assert_int_equal(send_text(NST_SERVER, 90005 + (1u << 28), "stuff"), NST_DROP);
+    assert_int_equal(flow.failed, -ESRCH);
+}
+
+static void other_rules(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil|");
+    rules_path = other_rules_file;
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1005, "stuff oth"), NST_FORWARD);
+    assert_int_equal(ips->count.restarted, 1);
+    assert_int_equal(send_text(NST_SERVER, 1014, "er"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"offset\":16,"), 1);
+}
+
+static void closing(void **state)
+{
+    static const struct {
+        enum nst_close_why why;
+        bool kept;
+    } cases[] = { { NST_CLOSED_BY_FIN, false },     { NST_CLOSED_BY_RST, false },    { NST_CLOSED_BY_TIMEOUT, true },
+                  { NST_CLOSED_BY_EVICTION, true }, { NST_CLOSED_BY_VERDICT, true }, { NST_CLOSED_BY_SHUTDOWN, true } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        connection(1000, 5000);
+        send_text(NST_SERVER, 1000, "some");
+        send_text(NST_CLIENT, 5000, "thing");
+        close_flow(cases[i].why);
+        assert_int_equal(store[0].there, cases[i].kept);
+        assert_int_equal(store[1].there, cases[i].kept);
+    }
+    assert_int_equal(deletes, 4);
+    assert_int_equal(ips->count.not_forgotten, 0);
+    delete_fails = -ENOTCONN;
+    close_flow(NST_CLOSED_BY_FIN);
+    assert_int_equal(ips->count.not_forgotten, 1);
+}
+
+static void bad_options(void **state)
+{
+    const char *why = NULL;
+    stop();
+    midstream = "maybe";
+    assert_int_equal(try_open(&why), -EINVAL);
+    assert_string_equal(why, "--midstream maybe: expected drop, reset or pickup");
+    midstream = NULL;
+    static const char *const times[] = { "0", "x", "1x", "-5", "", "99999999999999999999" };
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        ttl = times[i];
+        assert_int_equal(try_open(&why), -EINVAL);
+        assert_non_null(strstr(why, "expected a number of seconds"));
+    }
+    ttl = "60";
+    rules_path = NULL;
+    assert_int_equal(try_open(&why), -EINVAL);
+    assert_non_null(strstr(why, "--rules FILE is missing"));
+    rules_path = "/nonexistent/rules";
+    assert_int_equal(try_open(&why), -ENOENT);
+    assert_non_null(strstr(why, "/nonexistent/rules"));
+    rules_path = rules_file;
+    alerts_option = "/nonexistent/alerts";
+    assert_int_equal(try_open(&why), -ENOENT);
+    assert_non_null(strstr(why, "--alerts /nonexistent/alerts: "));
+    alerts_option = alerts_file;
+    write_file(rules_file, "id=1 action=drop content=\"a\" msg=\"m\"\nid=2 action=x\nid=3 actio=drop\n");
+    assert_int_equal(try_open(&why), -EINVAL);
+    assert_non_null(strstr(why, rules_file));
+    assert_non_null(strstr(why, ":2:13: "));
+    assert_non_null(strstr(why, ":3:6: "));
+    write_file(rules_file, "id=1 action=drop pcre=/a(/ msg=\"m\"\n");
+    assert_int_equal(try_open(&why), -EINVAL);
+    assert_non_null(strstr(why, ":1:23: cannot use this pattern"));
+    write_file(rules_file, "id=1 action=drop pcre=/a/ msg=\"m\"\n");
+    start();
+    assert_true(ips->ttl == NST_SEC(60));
+}
+
+static void report(void **state)
+{
+    char *text = NULL;
+    size_t len;
+    send_text(NST_SERVER, 1000, "evil|stuff");
+    FILE *file = open_memstream(&text, &len);
+    twin->report(ips, file);
+    fclose(file);
+    assert_non_null(strstr(text, "  rules                                    3\n"));
+    assert_non_null(strstr(text, "  bytes scanned                           10\n"));
+    assert_non_null(strstr(text, "  alerts, drop                             1\n"));
+    assert_non_null(strstr(text, "  flows blocked                            1\n"));
+    free(text);
+}
+
+/* An honest sender, a store that fails, instances that die at the worst moments: no attack may arrive as a whole, and
+ * what is not one must arrive. */
+static void whatever_happens(void **state)
+{
+    enum { ROUNDS = 300, LENGTH = 120 };
+    static const char attack[] = "evil|stuff";
+    unsigned stopped = 0;
+    ttl = NULL;
+    for (unsigned seed = 1; seed <= ROUNDS; seed++) {
+        char stream[LENGTH], arrived[LENGTH];
+        bool bad = seed % 2;
+        srand(seed);
+        for (int i = 0; i < LENGTH; i++)
+            stream[i] = attack[rand() % 9]; /* full of beginnings */
+        if (bad)
+            memcpy(stream + rand() % (LENGTH - 10), attack, 10);
+        uint32_t isn = (uint32_t)rand() * 2u + 0xffffff00u;
+        unsigned at = 0;
+        bool blocked = false;
+        reset_store();
+        connection(isn, 1);
+        for (int step = 0; step < 3000 && at < LENGTH && !blocked; step++) {
+            unsigned from = rand() % 4 ? at : (unsigned)rand() % (at + 1), len = 1 + (unsigned)rand() % 12;
+            if (from + len > LENGTH)
+                len = LENGTH - from;
+            bool dies = rand() % 12 == 0;
+            get_fails = rand() % 8 ? 0 : -ENOTCONN;
+            put_fails = rand() % 4 ? 0 : -ETIMEDOUT;
+            put_lands = rand() % 2;
+            enum nst_verdict v = send_bytes(NST_SERVER, isn + from, stream + from, len);
+            bool leaves = v == NST_FORWARD && !(dies && rand() % 2);
+            if (leaves && from <= at && from + len > at) {
+                memcpy(arrived + at, stream + at, from + len - at);
+                at = from + len;
+            }
+            blocked = v == NST_DROP_FLOW;
+            get_fails = put_fails = 0;
+            if (store[NST_SERVER].there && dies && !blocked)
+                take_over();
+            assert_true(v == NST_FORWARD || v == NST_DROP || v == NST_DROP_FLOW);
+            assert_int_not_equal(flow.failed, -ESRCH);
+        }
+        assert_int_equal(blocked, bad);
+        assert_null(memmem(arrived, at, attack, 10));
+        if (!bad)
+            assert_int_equal(at, LENGTH);
+        stopped += blocked;
+    }
+    assert_int_equal(stopped, ROUNDS / 2);
+}
+
+#define BOTH(f)                                                          \
+    { #f ", handler", f, prepare, clean, (void *)&ips_module },          \
+    {                                                                    \
+#f ", callback", f, prepare, clean, (void *)&ips_callback_module \
+    }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(a_match_in_one_packet),
+        BOTH(a_match_over_packets),
+        BOTH(actions),
+        BOTH(across_the_wrap),
+        BOTH(a_failed_write_is_scanned_again),
+        BOTH(a_late_write_that_landed),
+        BOTH(a_match_blocks_without_the_store),
+        BOTH(the_store_is_down),
+        BOTH(the_store_is_down_and_failing_open),
+        BOTH(the_store_has_forgotten),
+        BOTH(garbage_in_the_store),
+        BOTH(another_instance_carries_on),
+        BOTH(a_packet_lost_with_its_instance),
+        BOTH(an_old_packet_comes_first),
+        BOTH(a_direction_without_bytes),
+        BOTH(bytes_before_the_first_that_come_are_awaited),
+        BOTH(nobody_knows_the_flow),
+        BOTH(the_store_fails_at_a_take_over),
+        BOTH(blocked_stays_blocked),
+        BOTH(a_new_connection_with_the_old_ports),
+        BOTH(other_rules),
+        BOTH(closing),
+        BOTH(bad_options),
+        BOTH(report),
+        BOTH(whatever_happens),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

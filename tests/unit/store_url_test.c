@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Store URLs: what each form means, and at which character a wrong one is wrong. */
+#include "store/url.h"
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct store_url parse(const char *url)
+{
+    struct store_url u;
+    const char *why = NULL;
+
+    if (store_url_parse(&u, url, &why) != 0)
+        fail_msg("%s: %s", url, why);
+    return u;
+}
+
+static void mem(void **state)
+{
+    struct store_url u = parse("mem:");
+
+    assert_int_equal(u.kind, STORE_MEM);
+    assert_string_equal(u.name, "mem:");
+}
+
+static void check_tcp(const char *url, const char *user, const char *password, const char *host, int port, int db,
+                      const char *name)
+{
+    struct store_url u = parse(url);
+
+    assert_int_equal(u.kind, STORE_REDIS_TCP);
+    assert_string_equal(u.user, user);
+    assert_string_equal(u.password, password);
+    assert_int_equal(u.auth, strchr(url, '@') != NULL);
+    assert_string_equal(u.host, host);
+    assert_int_equal(u.port, port);
+    assert_int_equal(u.db, db);
+    assert_string_equal(u.name, name);
+}
+
+static void tcp(void **state)
+{
+    check_tcp("redis://", "", "", "127.0.0.1", 6379, 0, "redis://127.0.0.1:6379/0");
+    check_tcp("redis:///", "", "", "127.0.0.1", 6379, 0, "redis://127.0.0.1:6379/0");
+    check_tcp("redis:///3", "", "", "127.0.0.1", 6379, 3, "redis://127.0.0.1:6379/3");
+    check_tcp("redis://:7000", "", "", "127.0.0.1", 7000, 0, "redis://127.0.0.1:7000/0");
+    check_tcp("redis://db.example-1.org:7000/15", "", "", "db.example-1.org", 7000, 15,
+              "redis://db.example-1.org:7000/15");
+    check_tcp("redis://[2001:db8::1]:7000", "", "", "2001:db8::1", 7000, 0, "redis://[2001:db8::1]:7000/0");
+    check_tcp("redis://[::1]/1", "", "", "::1", 6379, 1, "redis://[::1]:6379/1");
+}
+
+static void password_is_decoded_and_not_named(void **state)
+{
+    check_tcp("redis://:secret@h", "", "secret", "h", 6379, 0, "redis://h:6379/0");
+    check_tcp("redis://bob:secret@h:1", "bob", "secret", "h", 1, 0, "redis://bob@h:1/0");
+    check_tcp("redis://a:b@", "a", "b", "127.0.0.1", 6379, 0, "redis://a@127.0.0.1:6379/0");
+    check_tcp("redis://bob@h", "bob", "", "h", 6379, 0, "redis://bob@h:6379/0");
+    check_tcp("redis://bob:a%40b%2Fc%3a:@h", "bob", "a@b/c::", "h", 6379, 0, "redis://bob@h:6379/0");
+    check_tcp("redis://bob:a@b@h", "bob", "a@b", "h", 6379, 0, "redis://bob@h:6379/0");
+}
+
+static void unix_socket(void **state)
+{
+    struct store_url u = parse("redis+unix:///run/redis%20x/r.sock?db=7");
+
+    assert_int_equal(u.kind, STORE_REDIS_UNIX);
+    assert_string_equal(u.path, "/run/redis x/r.sock");
+    assert_int_equal(u.db, 7);
+    u = parse("redis+unix:///r");
+    assert_string_equal(u.path, "/r");
+    assert_int_equal(u.db, 0);
+    assert_string_equal(u.name, "redis+unix:///r?db=0");
+}
+
+static void wrong_ones_tell_the_character(void **state)
+{
+    static const struct {
+        const char *url;
+        int at;
+        const char *words;
+    } cases[] = {
+        { "", 1, "expected \"mem:\"" },
+        { "mem", 1, "expected \"mem:\"" },
+        { "REDIS://h", 1, "expected \"mem:\"" },
+        { "redis:/h", 1, "\"redis://\"" },
+        { "http://h", 1, "\"redis+unix://\"" },
+        { "mem:x", 5, "nothing follows" },
+        { "redis://h:", 11, "port" },
+        { "redis://h:/1", 11, "port" },
+        { "redis://h:12x", 13, "digit" },
+        { "redis://h:-1", 11, "digit" },
+        { "redis://h:0", 11, "1 to 65535" },
+        { "redis://h:65536", 11, "1 to 65535" },
+        { "redis://h:99999999999999999999999", 11, "1 to 65535" },
+        { "redis://h/x", 11, "database" },
+        { "redis://h/1/2", 12, "digit" },
+        { "redis://h/65536", 11, "database" },
+        { "redis://h?db=1", 10, "host name" },
+        { "redis://h o", 10, "host name" },
+        { "redis://::1", 9, "brackets" },
+        { "redis://[::1", 13, "']'" },
+        { "redis://[::1/", 13, "']'" },
+        { "redis://[]", 10, "IPv6" },
+        { "redis://[1.2.3.4]", 10, "IPv6" },
+        { "redis://[::g]", 10, "IPv6" },
+        { "redis://[::1]x", 14, "after ']'" },
+        { "redis://[::1]:x", 15, "digit" },
+        { "redis://@h", 9, "before '@'" },
+        { "redis://:@h", 9, "before '@'" },
+        { "redis://a%zz@h", 10, "hexadecimal" },
+        { "redis://a%4@h", 10, "hexadecimal" },
+        { "redis://a%4", 10, "host name" },
+        { "redis://a:%00@h", 11, "%00" },
+        { "redis://a: b@h", 11, "%20" },
+        { "redis+unix://", 14, "absolute path" },
+        { "redis+unix://run/x", 14, "absolute path" },
+        { "redis+unix:///x?", 17, "db=N" },
+        { "redis+unix:///x?DB=1", 17, "db=N" },
+        { "redis+unix:///x?db=", 20, "database" },
+        { "redis+unix:///x?db=1&a=2", 21, "digit" },
+        { "redis+unix:///a b", 16, "%20" },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct store_url u;
+        const char *why = NULL;
+        int rc = store_url_parse(&u, cases[i].url, &why), at = -1;
+        if (rc != -EINVAL)
+            fail_msg("%s was taken", cases[i].url);
+        if (sscanf(why, "character %d: ", &at) != 1 || at != cases[i].at || strstr(why, cases[i].words) == NULL)
+            fail_msg("%s: %s", cases[i].url, why);
+        assert_int_equal(store_url_parse(&u, cases[i].url, NULL), -EINVAL);
+    }
+}
+
+static void too_long(void **state)
+{
+    char url[1024];
+    struct store_url u;
+    const char *why;
+
+    strcpy(url, "redis+unix:///");
+    memset(url + 14, 'x', 107);
+    url[14 + 107] = 0;
+    assert_int_equal(store_url_parse(&u, url, &why), -EINVAL);
+    assert_non_null(strstr(why, "character 121: the path is longer than 107 bytes"));
+    url[14 + 106] = 0;
+    assert_int_equal(store_url_parse(&u, url, &why), 0);
+
+    strcpy(url, "redis://");
+    memset(url + 8, 'x', 300);
+    url[308] = 0;
+    assert_int_equal(store_url_parse(&u, url, &why), -EINVAL);
+    assert_non_null(strstr(why, "character 9: the host name is longer than 255 bytes"));
+    strcpy(url + 308, "@h");
+    assert_int_equal(store_url_parse(&u, url, &why), -EINVAL);
+    assert_non_null(strstr(why, "the user name is longer than 127 bytes"));
+    url[8] = ':';
+    assert_int_equal(store_url_parse(&u, url, &why), -EINVAL);
+    assert_non_null(strstr(why, "the password is longer than 255 bytes"));
+    strcpy(url, "redis://[");
+    memset(url + 9, ':', 300);
+    strcpy(url + 309, "]");
+    assert_int_equal(store_url_parse(&u, url, &why), -EINVAL);
+    assert_non_null(strstr(why, "character 10: expected an IPv6 address"));
+}
+
+/* No prefix of a right URL, and no byte changed in one, may do harm. */
+static void cut_and_bent(void **state)
+{
+    static const char *const urls[] = { "redis://bob:a%40b@[2001:db8::1]:7000/15", "redis+unix:///run/r%20.s?db=15" };
+
+    for (size_t i = 0; i < 2; i++) {
+        char url[64];
+        struct store_url u;
+        for (size_t n = 0; n <= strlen(urls[i]); n++) {
+            memset(url, 0, sizeof url);
+            memcpy(url, urls[i], n);
+            store_url_parse(&u, url, NULL);
+            for (int c = 1; n < strlen(urls[i]) && c < 256; c++) {
+                strcpy(url, urls[i]);
+                url[n] = (char)c;
+                store_url_parse(&u, url, NULL);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mem),
+        cmocka_unit_test(tcp),
+        cmocka_unit_test(password_is_decoded_and_not_named),
+        cmocka_unit_test(unix_socket),
+        cmocka_unit_test(wrong_ones_tell_the_character),
+        cmocka_unit_test(too_long),
+        cmocka_unit_test(cut_and_bent),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
