@@ -66,7 +66,7 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
         const struct nst_half *h = &e->nf->half[side];
         e->inspect[side] = h->inspect;
         e->handler[side] = h->handler;
-        e->detour[side] = (uint8_t)(FLOW_DROP | FLOW_LOOPS | 1 << side);
+        e->detour[side] = (uint16_t)(FLOW_DROP | FLOW_LOOPS | 1 << side);
         bool async = h->handler != NULL || h->loop != NULL;
         e->registered[side][NST_SENT] = async ? h->on_sent : 0;
         e->registered[side][NST_RECEIVED] = async ? h->on_received : 0;

@@ -30,10 +30,10 @@ enum flow_flag {
     FLOW_PASS_SERVER = 1 << NST_SERVER,
     FLOW_CLIENT_IS_B = 4, /* the key's endpoint b opened the flow */
     FLOW_DROP = 8,
-    FLOW_CLIENT_ODD = 128, /* the client's packets come in by the second port of a pair */
     FLOW_RETIRED = 16,     /* out of the table, waits for its halves to end */
     FLOW_LOOPS = 32,       /* a half of the NF is a loop: set in all its flows */
     FLOW_BY_SYN = 64,      /* a SYN opened it, so who is the client is certain */
+    FLOW_CLIENT_ODD = 128, /* the client's packets come in by the second port of a pair */
 };
 
 enum turn_state {
@@ -68,13 +68,13 @@ struct nst_flow {
     struct flow_turn *turn[2]; /* what each half is at; NULL: nothing */
     uint32_t seen;             /* tick of the last packet */
     uint8_t life;
-    uint8_t flags;
-    uint8_t why; /* enum nst_close_why */
+    uint16_t flags;
     /* one cache line so far: what a packet that nobody waits for touches */
     struct nst_engine *engine;
     uint32_t due;          /* tick at which its list's head is looked at */
     uint32_t newer, older; /* in the list of its life */
-    uint32_t pad;          /* aligns what follows */
+    uint8_t why;           /* enum nst_close_why */
+    uint8_t pad[3];        /* aligns what follows */
     uint8_t state[];       /* client inspector, server inspector, NF */
 };
 _Static_assert(offsetof(struct nst_flow, engine) == 64, "the first line of a flow is one cache line");
@@ -106,7 +106,7 @@ struct nst_engine {
     enum nst_verdict (*handler[2])(struct nst_flow *f, const struct nst_event *ev);
     uint8_t active;    /* bit per side: the half has a part */
     uint8_t two_sided; /* FLOW_CLIENT_ODD where ports tell the sides apart, else 0 */
-    uint8_t detour[2]; /* by side: flags of a flow that keep its packets from the straight way */
+    uint16_t detour[2]; /* by side: flags of a flow that keep its packets from the straight way */
     uint8_t stages[2]; /* by a packet's dir, bit per stage of its way: the half there has a part */
     uint8_t proto;     /* as in nst_nf */
     bool draining, replay;

@@ -124,7 +124,7 @@ struct nst_flow *flows_add(struct nst_engine *e, const struct flow_key *key, uin
     memset(f, 0, m->stride);
     f->engine = e;
     f->key = *key;
-    f->flags = (client_is_b ? FLOW_CLIENT_IS_B : 0) | (e->loops ? FLOW_LOOPS : 0);
+    f->flags = (uint16_t)((client_is_b ? FLOW_CLIENT_IS_B : 0) | (e->loops ? FLOW_LOOPS : 0));
     f->seen = e->tick;
     f->life = (uint8_t)life;
     f->due = e->tick + e->idle[life];

@@ -112,7 +112,7 @@ bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet 
     case NST_FORWARD:
         return true;
     case NST_FORWARD_FLOW:
-        f->flags |= (uint8_t)(1 << side);
+        f->flags |= (uint16_t)(1 << side);
         return true;
     case NST_DROP:
         packet_drop(e, p, cause != NST_CAUSES ? cause : NST_BY_VERDICT);
@@ -149,7 +149,7 @@ bool half_policy(struct nst_flow *f, enum nst_side side, struct nst_packet *p, n
         return true;
     }
     if (v == NST_FORWARD_FLOW) { /* this packet, too, goes by unseen */
-        f->flags |= (uint8_t)(1 << side);
+        f->flags |= (uint16_t)(1 << side);
         *what = 0;
         return true;
     }

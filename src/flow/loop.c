@@ -79,7 +79,7 @@ static void loop_main(void *arg)
     e->nf->half[l->side].loop(f, l->side);
     decide(l, NST_UNDECIDED);
     set_busy(l, true);
-    f->flags |= (uint8_t)(1 << l->side);
+    f->flags |= (uint16_t)(1 << l->side);
     while ((p = turn_next_held(&l->turn)) != NULL) {
         p->stage++;
         flow_packet(e, f, p);
