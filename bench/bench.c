@@ -3,6 +3,7 @@
  * standard output as JSON, one object a line; bench/run starts it once for each group of cases and makes the table of
  * them. */
 #include "contestants.h"
+#include "figures.h"
 #include "floor.h"
 #include <getopt.h>
 #include <rte_eal.h>
@@ -14,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CONTESTANTS_MAX = 16, BUFFERS = 16383, BUFFER_CACHE = 256, PAYLOAD = 128 };
+enum { CONTESTANTS_MAX = 16, PAYLOAD = 128 };
 
 struct options {
     struct trace_config trace;
@@ -26,8 +27,9 @@ struct options {
 
 static const char usage[] =
     "usage: netstar_bench [OPTION]... CASE...\n"
-    "  CASE: forward handler wait1 wait2 callback callback_wait1 callback_wait2 tcp_data, receive_only,\n"
-    "        or bytes_per_idle_flow alone. The floor takes part in every contest.\n"
+    "  CASE: forward handler wait1 wait2 callback callback_wait1 callback_wait2 tcp_data tcp_data_kept;\n"
+    "        all but the first with both_ in front: both ends are inspected; receive_only;\n"
+    "        or bytes_per_idle_flow, bytes_per_idle_flow_both alone. The floor takes part in every contest.\n"
     "  --flows N      in the table and in the trace (1000)\n"
     "  --packets N    counted in each round (2000000)\n"
     "  --warm N       ahead of them, not counted (an eighth of that)\n"
@@ -37,73 +39,6 @@ static const char usage[] =
     "  --cpu N        the core (the last one)\n"
     "  --no-huge      do not ask DPDK for huge pages\n"
     "  --alone        without the floor, for a profiler\n";
-
-static int start_dpdk(const struct options *o)
-{
-    char cpu[16], memory[16];
-    /* With --no-huge: the buffers, some room, and the floor's table in case it finds no better place. */
-    unsigned mb = 128 + (unsigned)((uint64_t)o->trace.flows * 256 >> 20);
-    char *argv[] = { "netstar_bench", "-l", cpu, "--no-pci", "--no-telemetry", "--log-level", "error",
-                     /* --no-huge excludes --in-memory: */
-                     o->no_huge ? "--no-huge" : "--in-memory", o->no_huge ? "--no-shconf" : NULL, "-m", memory, NULL };
-    int argc = o->no_huge ? 11 : 8;
-
-    snprintf(cpu, sizeof cpu, "%d", o->contest.cpu);
-    snprintf(memory, sizeof memory, "%u", mb);
-    if (rte_eal_init(argc, argv) < 0) {
-        fprintf(stderr, "bench: DPDK does not start: %s\n", rte_strerror(rte_errno));
-        return -EINVAL;
-    }
-    return 0;
-}
-
-/* A pool of packet buffers as the library makes them. Without huge pages the buffers must not be laid out for devices
- * that need physical addresses in one piece: one buffer on each page makes the cache sets alias. */
-static struct rte_mempool *make_pool(bool no_huge)
-{
-    unsigned size = sizeof(struct rte_mbuf) + NST_PACKET_PRIV + RTE_MBUF_DEFAULT_BUF_SIZE;
-    struct rte_pktmbuf_pool_private priv = { .mbuf_data_room_size = RTE_MBUF_DEFAULT_BUF_SIZE,
-                                             .mbuf_priv_size = NST_PACKET_PRIV };
-    struct rte_mempool *pool = rte_mempool_create_empty("packets", BUFFERS, size, BUFFER_CACHE, sizeof priv,
-                                                        SOCKET_ID_ANY, no_huge ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
-
-    if (pool == NULL)
-        return NULL;
-    rte_pktmbuf_pool_init(pool, &priv);
-    if (rte_mempool_populate_default(pool) < 0) {
-        rte_mempool_free(pool);
-        return NULL;
-    }
-    rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
-    return pool;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* A quantile of n values, between the two nearest. */
-static double quantile(const double *values, unsigned n, double q)
-{
-    double sorted[ROUNDS_MAX], at = q * (n - 1);
-    unsigned low = (unsigned)at;
-
-    memcpy(sorted, values, n * sizeof *values);
-    qsort(sorted, n, sizeof *sorted, by_value);
-    return low + 1 < n ? sorted[low] + (at - low) * (sorted[low + 1] - sorted[low]) : sorted[low];
-}
-
-/* The middle one of the ratios that were seen round by round: what slows both down at one time cancels out. */
-static double ratio(const struct contestant *a, const struct contestant *b)
-{
-    double ratios[ROUNDS_MAX];
-
-    for (unsigned i = 0; i < a->n; i++)
-        ratios[i] = a->ns[i] / b->ns[i];
-    return quantile(ratios, a->n, 0.5);
-}
 
 static const struct contestant *named(const struct contestant *c, unsigned n, const char *name)
 {
@@ -119,7 +54,10 @@ static const struct contestant *twin(const struct contestant *c, unsigned n, con
 {
     static const char *const twins[][2] = { { "handler", "callback" },
                                             { "wait1", "callback_wait1" },
-                                            { "wait2", "callback_wait2" } };
+                                            { "wait2", "callback_wait2" },
+                                            { "both_handler", "both_callback" },
+                                            { "both_wait1", "both_callback_wait1" },
+                                            { "both_wait2", "both_callback_wait2" } };
 
     for (unsigned i = 0; i < sizeof twins / sizeof *twins; i++) {
         if (strcmp(name, twins[i][0]) == 0)
@@ -134,15 +72,14 @@ static void report(const struct options *o, const struct contestant *c, unsigned
 
     for (unsigned i = 0; i < n; i++) {
         const struct contestant *callback = twin(c, n, c[i].name);
-        double median = quantile(c[i].ns, c[i].n, 0.5);
-        double quartiles = quantile(c[i].ns, c[i].n, 0.75) - quantile(c[i].ns, c[i].n, 0.25);
+        double median = figures_quantile(c[i].ns, c[i].n, 0.5);
 
         printf("{\"case\": \"%s\", \"flows\": %u, \"ns_per_packet\": %.2f, \"spread\": %.3f", c[i].name, o->trace.flows,
-               median, quartiles / median);
+               median, figures_spread(&c[i]));
         if (floor != NULL)
-            printf(", \"floor_ratio\": %.3f", ratio(&c[i], floor));
+            printf(", \"floor_ratio\": %.3f", figures_ratio(&c[i], floor));
         if (callback != NULL)
-            printf(", \"callback_ratio\": %.3f", ratio(&c[i], callback));
+            printf(", \"callback_ratio\": %.3f", figures_ratio(&c[i], callback));
         printf(", \"payload\": %u, \"rounds\": %u, \"packets\": %lu}\n", o->trace.payload, c[i].n, o->contest.packets);
     }
 }
@@ -226,6 +163,9 @@ static int invite(struct options *o, char **names, struct contestant *c, struct 
         if (strcmp(*names, "bytes_per_idle_flow") == 0) {
             o->bytes = true;
             of = bench_case_named("tcp_data");
+        } else if (strcmp(*names, "bytes_per_idle_flow_both") == 0) {
+            o->bytes = true;
+            of = bench_case_named("both_tcp_data");
         } else if (strcmp(*names, "receive_only") == 0) {
             c[n++] = (struct contestant){ .name = "receive_only", .fn = receive_contestant };
             continue;
@@ -260,7 +200,7 @@ static int measure_bytes(struct options *o, struct contestant *c, struct engine_
     if (rc < 0)
         return rc;
     per_flow = (memory.resident + o->trace.flows - 1) / o->trace.flows;
-    printf("{\"case\": \"bytes_per_idle_flow\", \"flows\": %u, \"bytes\": %zu, \"resident\": %zu, \"counted\": %zu}\n",
+    printf("{\"case\": \"%s\", \"flows\": %u, \"bytes\": %zu, \"resident\": %zu, \"counted\": %zu}\n", c->name,
            o->trace.flows, per_flow > memory.per_flow ? per_flow : memory.per_flow, per_flow, memory.per_flow);
     return 0;
 }
@@ -283,10 +223,11 @@ int main(int argc, char **argv)
     n = invite(&o, argv + optind, contestants, engines);
     if (n < 0)
         return 2;
-    if (start_dpdk(&o) < 0)
+    /* Without huge pages: the buffers, some room, and the floor's table in case it finds no better place. */
+    if (bench_start_dpdk(o.contest.cpu, 128 + (unsigned)((uint64_t)o.trace.flows * 256 >> 20), o.no_huge) < 0)
         return 1;
     o.contest.socket = floor_socket(o.trace.flows, o.no_huge);
-    o.contest.pool = port_pool = make_pool(o.no_huge);
+    o.contest.pool = port_pool = bench_pool(o.no_huge);
     if (o.contest.pool == NULL) {
         fprintf(stderr, "bench: no memory for packet buffers\n");
         return 1;

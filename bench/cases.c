@@ -184,6 +184,14 @@ static enum nst_verdict tcp_data(struct nst_flow *f, const struct nst_event *ev)
 #define ON_STREAM(fn) \
     .nf.proto = IPPROTO_TCP, .nf.half[NST_SERVER] = { .inspect = &nst_tcp, .on_received = NST_EV_DATA, .handler = (fn) }
 
+/* The same with the other half's inspector as well: both ends of each connection are followed. */
+#define CLIENT_TOO .nf.half[NST_CLIENT] = { .inspect = &nst_tcp }
+#define ON_BOTH_PACKETS(fn)                                                                          \
+    .nf.proto = IPPROTO_TCP, CLIENT_TOO,                                                             \
+    .nf.half[NST_SERVER] = {                                                                         \
+        .inspect = &nst_tcp, .on_sent = NST_EV_PACKET, .on_received = NST_EV_PACKET, .handler = (fn) \
+    }
+
 /* Where the NF cannot decide its packets are dropped, which the harness takes for a failure of the run. The budget is
  * long because the contestants take turns: a wait's time goes on while another has the core. */
 #define CASE(id) \
@@ -200,6 +208,14 @@ const struct bench_case bench_cases[] = {
      * are acknowledged, so that a retransmission can be compared with what was inspected. */
     { CASE("tcp_data"), ON_STREAM(tcp_data), .nf.policy.on_conflict = NST_FORWARD, .payload = true },
     { CASE("tcp_data_kept"), ON_STREAM(tcp_data), .payload = true },
+    { CASE("both_handler"), ON_BOTH_PACKETS(handler) },
+    { CASE("both_callback"), ON_BOTH_PACKETS(callback) },
+    { CASE("both_wait1"), ON_BOTH_PACKETS(wait1), .waits = 1 },
+    { CASE("both_callback_wait1"), ON_BOTH_PACKETS(callback_wait1), .waits = 1 },
+    { CASE("both_wait2"), ON_BOTH_PACKETS(wait2), .waits = 2 },
+    { CASE("both_callback_wait2"), ON_BOTH_PACKETS(callback_wait2), .waits = 2 },
+    { CASE("both_tcp_data"), ON_STREAM(tcp_data), CLIENT_TOO, .nf.policy.on_conflict = NST_FORWARD, .payload = true },
+    { CASE("both_tcp_data_kept"), ON_STREAM(tcp_data), CLIENT_TOO, .payload = true },
 };
 const unsigned bench_n_cases = sizeof bench_cases / sizeof *bench_cases;
 
