@@ -8,6 +8,7 @@
 #pragma once
 #include <netstar/flow.h>
 #include <netstar/reactor.h>
+#include <netstar/tcp.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -26,8 +27,11 @@ struct nst_engine_config {
     nst_time idle_established; /* 0: 1 h */
     nst_time idle_closing;     /* after both FINs or a reset; 0: 10 s */
     nst_time idle_udp;         /* 0: 60 s */
-    void (*quiet)(void *arg);  /* called when no packet is held and no handler runs, at the latest between two bursts
-                                  of a capture; may be NULL */
+    enum nst_overlap overlap;  /* of TCP ends in no network of the following; the longest prefix counts */
+    const struct nst_overlap_net *overlap_nets; /* copied; NULL with 0 of them */
+    unsigned n_overlap_nets;
+    void (*quiet)(void *arg); /* called when no packet is held and no handler runs, at the latest between two bursts
+                                 of a capture; may be NULL */
     void *quiet_arg;
 };
 
@@ -61,6 +65,8 @@ enum nst_cause {
     NST_BY_CONFLICT,     /* policy: on_conflict */
     NST_BY_FRAGMENT,     /* policy: on_fragment */
     NST_BY_MALFORMED,    /* policy: on_malformed */
+    NST_BY_WINDOW,       /* policy: on_window */
+    NST_BY_STALE,        /* policy: on_stale */
     NST_BY_STREAM_LIMIT, /* bytes beyond what may be kept until they are acknowledged */
     NST_BY_TX_FULL,      /* the port could not take it */
     NST_BY_SHUTDOWN,     /* held when the instance stopped */
@@ -84,6 +90,14 @@ struct nst_engine_stats {
     uint64_t unverified;   /* retransmissions of bytes that are no longer kept to compare them with */
     uint64_t unkept_bytes; /* delivered, but no room to keep them until they are acknowledged: see tcp.h */
     uint64_t lost_bytes;   /* acknowledged by their receiver, but never seen here (holes in a capture) */
+    uint64_t keep_alives;
+    uint64_t resets_ignored; /* with another number than the one that resets */
+    uint64_t beyond_window;  /* segments, and with an old time stamp */
+    uint64_t stale;
+    uint64_t urgent;       /* segments with an urgent pointer to a byte */
+    uint64_t selective;    /* segments with selective acknowledgments */
+    uint64_t acks_ignored; /* of bytes that never came by here (live) */
+    uint64_t normalised;   /* packets that were made equal to what was inspected */
     size_t bytes_per_flow; /* with the table's share at its limit */
 };
 /* Bytes that one flow of this NF costs at the table's limit, the table's share included. Any thread. */

@@ -42,14 +42,16 @@ enum nst_verdict {
 };
 
 typedef uint64_t nst_events;
-#define NST_EV_PACKET ((nst_events)1 << 0)     /* any packet of the flow at this half */
-#define NST_EV_OPEN ((nst_events)1 << 1)       /* TCP: the handshake is complete at this end; UDP: first packet */
-#define NST_EV_DATA ((nst_events)1 << 2)       /* this end receives new bytes, in order (UDP: a datagram) */
+#define NST_EV_PACKET ((nst_events)1 << 0) /* any packet of the flow at this half */
+#define NST_EV_OPEN ((nst_events)1 << 1)   /* TCP: the handshake is complete at this end; UDP: first packet */
+#define NST_EV_DATA ((nst_events)1 << 2)   /* this end receives new bytes, in order (UDP: a datagram) */
+/* The exact meanings of the next three, and of DATA for TCP, are in tcp.h. */
 #define NST_EV_GAP ((nst_events)1 << 3)        /* bytes arrived behind a hole; they follow as DATA when it fills */
-#define NST_EV_RETRANSMIT ((nst_events)1 << 4) /* bytes of a segment were delivered before */
-#define NST_EV_CONFLICT ((nst_events)1 << 5)   /* bytes differ from those that were inspected at their place */
+#define NST_EV_RETRANSMIT ((nst_events)1 << 4) /* the first byte of a segment lies before what is expected */
+#define NST_EV_CONFLICT ((nst_events)1 << 5)   /* bytes differ from those that are known at their place */
 #define NST_EV_MIDSTREAM ((nst_events)1 << 6)  /* first segment to this end of a flow whose start was not seen */
 #define NST_EV_CLOSE ((nst_events)1 << 7)      /* the last event; always delivered once registered */
+#define NST_EV_URGENT ((nst_events)1 << 16)    /* an urgent pointer to a byte: see tcp.h */
 #define NST_EV_USER(n) ((nst_events)1 << (32 + (n))) /* an inspector's own, n below 32 */
 
 /* Why the flow ended, for CLOSE. */
@@ -100,6 +102,11 @@ struct nst_half {
     void (*loop)(struct nst_flow *f, enum nst_side side);
 };
 
+enum nst_urgent {
+    NST_URGENT_INLINE, /* urgent bytes are read in the stream, as with SO_OOBINLINE */
+    NST_URGENT_OUT,    /* they are not */
+};
+
 /* What happens to a packet when the NF cannot decide. A verdict left 0 becomes NST_DROP: closed. */
 struct nst_policy {
     nst_time budget;            /* per event; 0: 200 ms */
@@ -113,6 +120,10 @@ struct nst_policy {
     enum nst_verdict on_conflict;  /* a CONFLICT that no handler registered, or a packet of the one end that comes in by
                                       the other's port; NST_FORWARD also switches the keeping of unacknowledged
                                       bytes off */
+    enum nst_verdict on_window;    /* TCP bytes beyond the receiver's window; NST_FORWARD: looked at like any other */
+    enum nst_verdict on_stale; /* TCP with an old time stamp, which its receiver ignores; NST_FORWARD: passes unseen */
+    enum nst_urgent urgent;    /* what receivers do with urgent bytes */
+    bool normalise;            /* TCP that leaves is made equal to what was inspected: see tcp.h */
     enum nst_verdict on_fragment;  /* an IP fragment of the protocol that the NF is for */
     enum nst_verdict on_malformed; /* IP whose headers lie, or are cut short */
 };

@@ -1,13 +1,84 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* netstar/tcp.h - what nst_tcp knows of one end of a TCP flow (RFC 9293).
+/* netstar/tcp.h - what nst_tcp knows of one end of a TCP flow (RFC 9293), and what it means exactly.
  *
  * nst_tcp mirrors the end `side`: it rebuilds the byte stream which that end receives, in order and each byte once,
- * across reordering, retransmission, overlap and the wrap of sequence numbers. Segments that arrive behind a hole are
- * kept (up to a limit; past it they are dropped and counted, so nothing leaves that was not kept) and forwarded; the
- * segment that fills the hole carries the verdict for all the bytes that it completes. Where two segments bring
- * different bytes for one place, the first stays and CONFLICT is raised. Bytes that were delivered are kept until the
- * end acknowledges them, so that a retransmission can be compared; bytes for which there is no room are dropped too,
- * but not in captures, where only one end is followed, or where policy.on_no_memory forwards.
+ * across reordering, retransmission, overlap and the wrap of sequence numbers. Where two ends could read different
+ * bytes and nothing on the wire tells which, it raises CONFLICT, or drops for a counted cause, rather than guess in
+ * silence.
+ *
+ * Places    A place is a sequence number of the sender's. `next` is the place of the first byte not yet delivered,
+ *           `acked` the first one that the end has not acknowledged. Byte 0 of the stream has the number behind the
+ * SYN. All comparisons are modulo 2^32. Effects   What a received segment does (bytes, FIN, RST, the number of a SYN,
+ * time stamp, urgent byte) becomes true with FORWARD, FORWARD_FLOW and TAKEN, and is undone by any other verdict. What
+ * a segment says of its own sender (acknowledgment, window, echoed time stamp, its SYN and FIN) counts when the half of
+ * the sender sees it, whatever becomes of it later.
+ *
+ * ---- What a received segment causes ----
+ * In this order; the first that applies ends it, unless said otherwise:
+ *  1. RST: it resets the end when its number is `next` (RFC 5961), or, where the end has sent a SYN and nothing is
+ * known of its peer yet, when it has an ACK. Any other is counted (resets_ignored) and does nothing. No event.
+ *  2. No SYN seen and nothing picked up: MIDSTREAM.
+ *  3. Bytes outside a SYN for an end that has not yet said where its stream begins (by its SYN-ACK, or the first ACK
+ *     behind its own SYN): CONFLICT, live and with both ends followed.
+ *  4. A segment with bytes or a FIN whose time stamp is older than the end takes: policy.on_stale.
+ *  5. Bytes beyond the window: policy.on_window.
+ *  6. A keep-alive, that is at most one byte, at next - 1, without SYN or FIN, when all that was delivered is
+ * acknowledged: counted (keep_alives), no event.
+ *  7. Else, each on its own account:
+ *     OPEN        an ACK, when this end has sent and received a SYN; once.
+ *     URGENT      see below.
+ *     RETRANSMIT  it has bytes, and the first lies before `next`, whatever is known of the byte there.
+ *     GAP         it has bytes, and the first lies behind `next`, also when they are kept already.
+ *     CONFLICT    one of its bytes differs from the one that is known at its place; bytes before `acked` are never
+ *                 compared. Known are kept bytes: those behind a hole, and those delivered, until they are
+ * acknowledged. Or it has bytes behind the end of the stream, or a FIN says another end than an earlier one or than
+ *                 bytes that were seen, unless that FIN lies before `acked`. Bytes behind the end are never delivered.
+ *     DATA        it makes `next` go on: nst_flow_bytes gives the bytes.
+ *
+ * ---- What is kept ----
+ * Bytes behind a hole, until they are delivered and acknowledged; and delivered bytes, where DATA is registered and
+ * policy.on_conflict is not FORWARD, until they are acknowledged. A segment is refused (dropped as "stream limit") when
+ * the number behind its last byte is more than stream_per_end above `acked`, or the engine's stream memory is used up.
+ * Three things lift that for a segment that is not behind a hole, which then passes unkept (unkept_bytes):
+ * policy.on_no_memory that forwards, a capture, and an NF that follows one end only. There, where nobody acknowledges,
+ * bytes far behind `next` are forgotten. A retransmission of which some byte between `acked` and `next` is not kept is
+ * counted once (unverified).
+ *
+ * ---- Overlaps ----
+ * Bytes that were delivered never change. A segment may bring other bytes for a place whose byte is kept but not yet
+ * delivered. Which of them the end reads depends on its system: enum nst_overlap, chosen by the address of the end that
+ * receives (nst_engine_config). Unless an NF registers CONFLICT and forwards it, or policy.on_conflict is FORWARD, this
+ * never comes up: the second segment is dropped, and only one can be read.
+ *
+ * The unit is the segment as it came: every kept byte remembers the first place of the segment that it came with, and
+ * the place behind its last byte (without what lay behind the end of the stream). The byte of a new segment [a, b)
+ * takes the place of a kept one that came with [c, d): first      never last       always bsd        a < c linux      a
+ * < c, or a = c and b > d old-linux  a < c, or a = c and b >= d solaris    b > d, or b = d and a <= c Both agree where
+ * they are equal; the place then counts as the new segment's where that takes it.
+ *
+ * ---- The window ----
+ * The right edge is the largest acknowledgment plus window (scaled where both SYNs offered it) that the end has sent
+ * since it said where its stream begins. A segment with bytes at or beyond it is beyond the window, except one byte
+ * right at the edge, which is a window probe and may be taken. Checked live, where both ends are followed from their
+ * SYNs.
+ *
+ * ---- Time stamps (RFC 7323) ----
+ * An end puts into every ACK the latest time stamp that it took, so what it ignores is known for certain: a segment
+ * whose time stamp is older than the newest that the end has echoed (for linux and old-linux: older by more than one).
+ * Echoes of what was never sent are not believed.
+ *
+ * ---- Urgent data ----
+ * The byte before the urgent pointer's place is read in the stream (SO_OOBINLINE), or outside of it: nothing on the
+ * wire tells. policy.urgent says which; URGENT tells of each segment with an URG flag and a pointer to a byte.
+ * NST_URGENT_OUT: when DATA reaches that byte, nst_flow_bytes leaves it out; offsets count it. Only the latest place is
+ * remembered.
+ *
+ * ---- Normalisation (policy.normalise) ----
+ * What leaves is what was inspected, so how the receiver would have decided does not matter: bytes that differ from the
+ * known ones are overwritten with those, bytes beyond the window and behind the end of the stream are cut off, URG is
+ * cleared, checksums are mended. CONFLICT is still raised where it is registered, but policy.on_conflict is not asked
+ * where the packet could be made right; a FIN that contradicts, and what item 3 says, still is for it. The overlap
+ * policy is `first`, delivered bytes are kept whatever on_conflict says.
  *
  * All functions are called on the flow's reactor, none waits. `side` must be inspected by nst_tcp.
  */
@@ -18,11 +89,38 @@
 extern "C" {
 #endif
 
-/* Where in the stream the bytes of the current packet begin: 0 is the first byte after the SYN. Before any data, or
- * for a flow that was picked up midstream, it counts from where the pick-up began. */
+/* How the end lets overlapping segments replace each other before it reads them; see above. Several systems are alike.
+ */
+enum nst_overlap {
+    NST_OVERLAP_FIRST, /* what came first stays */
+    NST_OVERLAP_LAST,
+    NST_OVERLAP_BSD,
+    NST_OVERLAP_LINUX,     /* 2.4 and later */
+    NST_OVERLAP_OLD_LINUX, /* 2.2 and earlier */
+    NST_OVERLAP_SOLARIS,
+    NST_OVERLAPS,
+    NST_OVERLAP_WINDOWS = NST_OVERLAP_BSD, /* up to 2003 */
+    NST_OVERLAP_MACOS = NST_OVERLAP_BSD,
+    NST_OVERLAP_VISTA = NST_OVERLAP_FIRST, /* and later Windows */
+    NST_OVERLAP_HPUX11 = NST_OVERLAP_SOLARIS,
+};
+
+/* The ends of one network, for nst_engine_config. */
+struct nst_overlap_net {
+    uint8_t family; /* 4 or 6 */
+    uint8_t bits;   /* of the prefix: 0 to 32, 0 to 128 */
+    uint8_t addr[16];
+    enum nst_overlap policy;
+};
+
+/* By its name on the command line, "linux", "windows" ...: 0 and *out, or -EINVAL. Any thread. */
+NST_API int nst_overlap_by_name(const char *name, enum nst_overlap *out);
+
+/* `next`: the place of the first byte that was not delivered before the current packet, so where the bytes of this
+ * packet begin, in every event. 0 is the first byte after the SYN, or where a pick-up began. */
 NST_API uint64_t nst_tcp_offset(const struct nst_flow *f, enum nst_side side);
 
-/* The sequence number of that byte. */
+/* The sequence number of that place. */
 NST_API uint32_t nst_tcp_seq(const struct nst_flow *f, enum nst_side side);
 
 /* In a MIDSTREAM event: this end has received the stream up to sequence number `seq`, which is byte `offset` of it,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An engine's life: opening, waiting for its end, draining, closing, numbers. What it does all day is in burst.c. */
 #include "flow/engine.h"
+#include "flow/tcp_overlap.h"
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +74,8 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
         e->loops = e->loops || h->loop != NULL;
         if (async || h->inspect != NULL)
             e->active |= (uint8_t)(1 << side);
-        e->keep[side] = (e->registered[side][NST_RECEIVED] & NST_EV_DATA) && e->policy.on_conflict != NST_FORWARD;
+        e->keep[side] = (e->registered[side][NST_RECEIVED] & NST_EV_DATA) &&
+                        (e->policy.on_conflict != NST_FORWARD || e->policy.normalise);
     }
     e->stages[0] = e->active; /* from the client its own half comes first */
     e->stages[1] = (uint8_t)((e->active >> 1) | (e->active & 1) << 1);
@@ -108,6 +110,8 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     e->resumed_tail = &e->resumed;
     e->n_ports = (uint16_t)n;
     rc = policy_init(&e->policy);
+    if (rc == 0)
+        rc = overlap_open(e, config);
     set_defaults(e, config);
     if (rc == 0 && getrandom(&e->secret, sizeof e->secret, 0) != sizeof e->secret)
         rc = -EIO;
@@ -157,6 +161,7 @@ void nst_engine_close(struct nst_engine *e)
         nst_log(NST_LOG_ERROR, "%s: an engine was closed by one of its own loops", e->nf->name);
     flows_close(e);
     stream_pool_close(&e->stream);
+    overlap_close(e);
     while (e->turn_pool != NULL) {
         struct flow_turn *t = e->turn_pool;
         e->turn_pool = t->next;

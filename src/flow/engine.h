@@ -104,11 +104,11 @@ struct nst_engine {
     struct nst_half half[2]; /* of the NF; what every packet needs of them stands below */
     const struct nst_inspector *inspect[2];
     enum nst_verdict (*handler[2])(struct nst_flow *f, const struct nst_event *ev);
-    uint8_t active;    /* bit per side: the half has a part */
-    uint8_t two_sided; /* FLOW_CLIENT_ODD where ports tell the sides apart, else 0 */
+    uint8_t active;     /* bit per side: the half has a part */
+    uint8_t two_sided;  /* FLOW_CLIENT_ODD where ports tell the sides apart, else 0 */
     uint16_t detour[2]; /* by side: flags of a flow that keep its packets from the straight way */
-    uint8_t stages[2]; /* by a packet's dir, bit per stage of its way: the half there has a part */
-    uint8_t proto;     /* as in nst_nf */
+    uint8_t stages[2];  /* by a packet's dir, bit per stage of its way: the half there has a part */
+    uint8_t proto;      /* as in nst_nf */
     bool draining, replay;
     bool loops;                  /* a half is written as a loop */
     uint16_t state_at[3];        /* where in nst_flow.state: inspectors, NF */
@@ -125,6 +125,9 @@ struct nst_engine {
     uint32_t expired_at;         /* tick of the last look */
     uint32_t epoch, burst_epoch; /* counts flows that went; its value when the burst was looked up */
     struct stream_pool stream;
+    enum nst_overlap overlap; /* nst_tcp: of ends in none of these networks, which are in the order to look in */
+    struct nst_overlap_net *overlap_nets;
+    unsigned n_overlap_nets;
     bool keep[2]; /* nst_tcp: keep delivered bytes until they are acknowledged */
 
     /* the burst at hand */

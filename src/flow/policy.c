@@ -3,13 +3,22 @@
 #include "flow/engine.h"
 
 static const char *const cause_names[NST_CAUSES] = {
-    [NST_BY_VERDICT] = "verdict",           [NST_BY_FLOW_VERDICT] = "flow verdict",
-    [NST_BY_HANDLER] = "handler",           [NST_BY_OTHERWISE] = "no valid verdict",
-    [NST_BY_TIMEOUT] = "timeout",           [NST_BY_STORE] = "store",
-    [NST_BY_HOLD_FULL] = "hold full",       [NST_BY_NO_MEMORY] = "no memory",
-    [NST_BY_MIDSTREAM] = "midstream",       [NST_BY_CONFLICT] = "conflict",
-    [NST_BY_FRAGMENT] = "fragment",         [NST_BY_MALFORMED] = "malformed",
-    [NST_BY_STREAM_LIMIT] = "stream limit", [NST_BY_TX_FULL] = "tx full",
+    [NST_BY_VERDICT] = "verdict",
+    [NST_BY_FLOW_VERDICT] = "flow verdict",
+    [NST_BY_HANDLER] = "handler",
+    [NST_BY_OTHERWISE] = "no valid verdict",
+    [NST_BY_TIMEOUT] = "timeout",
+    [NST_BY_STORE] = "store",
+    [NST_BY_HOLD_FULL] = "hold full",
+    [NST_BY_NO_MEMORY] = "no memory",
+    [NST_BY_MIDSTREAM] = "midstream",
+    [NST_BY_CONFLICT] = "conflict",
+    [NST_BY_FRAGMENT] = "fragment",
+    [NST_BY_MALFORMED] = "malformed",
+    [NST_BY_WINDOW] = "window",
+    [NST_BY_STALE] = "old time stamp",
+    [NST_BY_STREAM_LIMIT] = "stream limit",
+    [NST_BY_TX_FULL] = "tx full",
     [NST_BY_SHUTDOWN] = "shutdown",
 };
 
@@ -35,6 +44,10 @@ static enum nst_verdict *policy_field(struct nst_policy *p, enum nst_cause cause
         return &p->on_midstream;
     case NST_BY_CONFLICT:
         return &p->on_conflict;
+    case NST_BY_WINDOW:
+        return &p->on_window;
+    case NST_BY_STALE:
+        return &p->on_stale;
     case NST_BY_FRAGMENT:
         return &p->on_fragment;
     case NST_BY_MALFORMED:
@@ -48,7 +61,7 @@ int policy_init(struct nst_policy *p)
 {
     enum { HOLD = 64 };
 
-    if (p->budget < 0)
+    if (p->budget < 0 || (unsigned)p->urgent > NST_URGENT_OUT)
         return -EINVAL;
     if (p->budget == 0)
         p->budget = NST_MS(200);
