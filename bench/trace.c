@@ -316,6 +316,7 @@ static unsigned port_receive(struct nst_port *port, struct rte_mbuf **m, unsigne
         packet->number = ++port->received;
         packet->time = now;
         packet->port = port->index;
+        packet->flags = port->checksums_trusted ? 0 : PACKET_CHECKSUM_OPEN;
     }
     p->budget -= n;
     return n;

@@ -211,6 +211,7 @@ static int open_engine(struct instance *in)
         .nf_arg = in->nf_arg,
         .flows = in->s->flows,
         .stream_memory = in->s->stream_memory,
+        .trust_checksums = in->s->trust_checksums,
         .quiet = in->s->module->quiet,
         .quiet_arg = in->nf_arg,
     };

@@ -20,6 +20,7 @@ enum {
     FAIL,
     BUDGET,
     HOLD,
+    CHECKSUMS,
     FLOWS,
     PACKETS,
     STREAM_MEMORY,
@@ -61,6 +62,10 @@ static const struct {
     { { BUDGET, "budget", 0, "TIME", "how long one packet may be waited for, e.g. 200ms; then --fail decides" },
       FOR_RUN },
     { { HOLD, "hold", 0, "N", "packets of one flow and direction that may wait behind another" }, FOR_RUN },
+    { { CHECKSUMS, "checksums", 0, "verify|trust",
+        "compute the checksums of packets for which no device vouches (the default), and drop what is wrong; or "
+        "trust" },
+      FOR_RUN },
     { { FLOWS, "flows", 0, "N", "flows that are followed at the same time (1048576)" }, FOR_RUN | FOR_CHECK },
     { { PACKETS, "packets", 0, "N", "packet buffers (16384)" }, FOR_RUN | FOR_CHECK },
     { { STREAM_MEMORY, "stream-memory", 0, "SIZE", "bytes of stream data kept for all flows (256M)" },
@@ -134,6 +139,7 @@ static int set_store(struct settings *s, const char *value, struct complaint *c)
 static int set(void *arg, const struct option_spec *spec, const char *value, struct complaint *c)
 {
     static const char *const fail_words[] = { "closed", "open" };
+    static const char *const checksum_words[] = { "verify", "trust" };
     struct settings *s = arg;
     uint64_t size;
     uint32_t n = 0;
@@ -165,6 +171,11 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
     case HOLD:
         rc = number32(c, spec, value, 1, UINT16_MAX, &n);
         s->hold = (uint16_t)n;
+        return rc;
+    case CHECKSUMS:
+        rc = value_word(c, "--checksums", value, checksum_words, 2, &word);
+        if (rc == 0)
+            s->trust_checksums = word == 1;
         return rc;
     case FLOWS:
         return number32(c, spec, value, 1, 1u << 30, &s->flows);

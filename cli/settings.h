@@ -22,6 +22,7 @@ struct settings {
     const char *store;
     char store_name[512]; /* the same without a password, for messages */
     bool fail_open;
+    bool trust_checksums;
     nst_time budget; /* 0: as the module says; likewise hold */
     uint16_t hold;
     uint32_t flows, packets; /* 0: the library's default; likewise stream_memory */

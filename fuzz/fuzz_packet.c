@@ -275,7 +275,8 @@ static void run(void *arg)
     behaviour = take_byte();
     replay = how & 1;
     for (unsigned side = 0; side < 2; side++) {
-        ports[side] = (struct port){ .port = { .ops = &ops, .replay = replay }, .side = side };
+        ports[side] = (struct port){ .port = { .ops = &ops, .replay = replay, .checksums_trusted = (how & 128) == 0 },
+                                     .side = side };
         nf.half[side] = (struct nst_half){ .inspect = &nst_tcp,
                                            .on_received = how & 2 ? all : NST_EV_DATA | NST_EV_CLOSE,
                                            .on_sent = how & 4 ? NST_EV_PACKET : 0 };

@@ -30,6 +30,7 @@ struct nst_engine_config {
     enum nst_overlap overlap;  /* of TCP ends in no network of the following; the longest prefix counts */
     const struct nst_overlap_net *overlap_nets; /* copied; NULL with 0 of them */
     unsigned n_overlap_nets;
+    bool trust_checksums;     /* do not compute them; those that a device found wrong still are */
     void (*quiet)(void *arg); /* called when no packet is held and no handler runs, at the latest between two bursts
                                  of a capture; may be NULL */
     void *quiet_arg;
@@ -65,6 +66,7 @@ enum nst_cause {
     NST_BY_CONFLICT,     /* policy: on_conflict */
     NST_BY_FRAGMENT,     /* policy: on_fragment */
     NST_BY_MALFORMED,    /* policy: on_malformed */
+    NST_BY_CHECKSUM,     /* policy: on_checksum */
     NST_BY_WINDOW,       /* policy: on_window */
     NST_BY_STALE,        /* policy: on_stale */
     NST_BY_STREAM_LIMIT, /* bytes beyond what may be kept until they are acknowledged */

@@ -126,6 +126,8 @@ struct nst_policy {
     bool normalise;            /* TCP that leaves is made equal to what was inspected: see tcp.h */
     enum nst_verdict on_fragment;  /* an IP fragment of the protocol that the NF is for */
     enum nst_verdict on_malformed; /* IP whose headers lie, or are cut short */
+    enum nst_verdict on_checksum;  /* a checksum of IPv4, TCP or UDP is wrong: its receiver will ignore the packet.
+                                      FORWARD:  it goes on, and no flow sees it */
 };
 
 struct nst_nf {

@@ -66,7 +66,8 @@ static void prefetch_kept(const struct nst_engine *e, uint16_t state_at)
 static void burst_lookup(struct nst_engine *e)
 {
     const struct table_bucket *bucket[PORT_BURST];
-    unsigned n = e->n;
+    unsigned n = e->n, flags = 0;
+    bool special = false;
     uint64_t bytes = 0;
 
     for (unsigned i = 0; i < n; i++)
@@ -76,14 +77,21 @@ static void burst_lookup(struct nst_engine *e)
         struct nst_packet *p = packet_of(m);
         bytes += rte_pktmbuf_pkt_len(m);
         e->parsed[i] = (uint8_t)parse_packet(m, &p->h, &e->key[i], &e->from_b[i]);
-        if (unlikely(e->parsed[i] != PARSED_FLOW))
+        flags |= p->flags;
+        if (unlikely(e->parsed[i] != PARSED_FLOW)) {
+            special = true;
             continue;
+        }
         if (unlikely(e->proto != 0 && p->h.proto != e->proto)) {
             e->parsed[i] = PARSED_OTHER_PROTO;
             continue;
         }
         e->hash[i] = key_hash(&e->key[i], &e->secret);
         bucket[i] = table_prefetch(&e->table, e->hash[i]);
+    }
+    if (unlikely(special || (flags & e->checks) != 0)) {
+        burst_special(e, bucket);
+        n = e->n;
     }
     for (unsigned i = 0; i < n; i++) {
         e->guess[i] = NULL;
@@ -101,26 +109,6 @@ static void burst_lookup(struct nst_engine *e)
     }
     e->burst_epoch = e->epoch;
     e->stats.bytes += bytes;
-}
-
-/* A packet that no flow will see. */
-static void __attribute__((noinline, cold)) pass_or_drop(struct nst_engine *e, struct nst_packet *p, enum parsed parsed)
-{
-    enum nst_cause cause = parsed == PARSED_FRAGMENT ? NST_BY_FRAGMENT : NST_BY_MALFORMED;
-    bool ours = e->proto == 0 ? p->h.proto == IPPROTO_TCP || p->h.proto == IPPROTO_UDP : p->h.proto == e->proto;
-
-    if (parsed == PARSED_NOT_IP) {
-        e->stats.not_ip++;
-    } else if (parsed == PARSED_OTHER_PROTO || (!ours && p->h.proto != 0)) {
-        e->stats.other_proto++;
-    } else {
-        enum nst_verdict v = policy_of(e, cause);
-        if (v != NST_FORWARD && v != NST_FORWARD_FLOW) {
-            packet_drop(e, p, cause);
-            return;
-        }
-    }
-    packet_forward(e, p);
 }
 
 static inline bool is_first_syn(const struct nst_packet *p)

@@ -62,6 +62,7 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
     e->idle[LIFE_UDP] = ticks(c->idle_udp, NST_SEC(60));
     e->idle[LIFE_BLOCKED] = ticks(0, NST_SEC(60));
     e->stream.per_end = c->stream_per_end != 0 ? c->stream_per_end : 8 << 20;
+    e->checks = c->trust_checksums ? PACKET_CHECKSUM_BAD : PACKET_CHECKSUM_BAD | PACKET_CHECKSUM_OPEN;
     e->held_limit = port_pool != NULL ? port_pool->size / POOL_SHARE : UINT32_MAX;
     for (unsigned side = 0; side < 2; side++) {
         const struct nst_half *h = &e->nf->half[side];

@@ -109,6 +109,7 @@ struct nst_engine {
     uint16_t detour[2]; /* by side: flags of a flow that keep its packets from the straight way */
     uint8_t stages[2];  /* by a packet's dir, bit per stage of its way: the half there has a part */
     uint8_t proto;      /* as in nst_nf */
+    uint8_t checks;     /* flags of packets whose checksums have to be looked at */
     bool draining, replay;
     bool loops;                  /* a half is written as a loop */
     uint16_t state_at[3];        /* where in nst_flow.state: inspectors, NF */
@@ -253,6 +254,13 @@ enum nst_verdict policy_of(struct nst_engine *e, enum nst_cause cause);
 
 /* ---- reset.c: resets to both ends of the flow of this packet ---- */
 void reset_both(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p);
+
+/* ---- special.c: packets that are not plainly a flow's ---- */
+/* After the parsing of a burst in which one of them was seen. May leave fewer packets in it, and sets anew the bucket
+ * of those that it changes. */
+void burst_special(struct nst_engine *e, const struct table_bucket *bucket[PORT_BURST]);
+/* A packet that no flow will see. */
+void pass_or_drop(struct nst_engine *e, struct nst_packet *p, enum parsed parsed);
 
 /* ---- burst.c ---- */
 /* One turn; may wait. */

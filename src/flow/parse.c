@@ -124,6 +124,12 @@ static enum parsed parse_ipv4(const uint8_t *d, uint32_t at, uint32_t have, uint
     return PARSED_FLOW;
 }
 
+static bool may_omit_checksum(uint16_t port)
+{
+    enum { GTP_U = 2152, VXLAN = 4789, VXLAN_GPE = 4790, GENEVE = 6081, MPLS = 6635 };
+    return port == GTP_U || port == VXLAN || port == VXLAN_GPE || port == GENEVE || port == MPLS;
+}
+
 static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint32_t frame, uint16_t vlan,
                               struct nst_headers *h, struct flow_key *key, bool *from_b)
 {
@@ -149,6 +155,9 @@ static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint
     if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP)
         return PARSED_OTHER_PROTO;
     if (!parse_transport(d, l4, end, have, h))
+        return PARSED_MALFORMED;
+    /* Over IPv6 a datagram has a checksum (RFC 8200, 8.1), but for tunnels (RFC 6935). */
+    if (h->proto == IPPROTO_UDP && be16(d + l4 + 6) == 0 && !may_omit_checksum(be16(d + l4 + 2)))
         return PARSED_MALFORMED;
 
     uint64_t src[2], dst[2];

@@ -12,6 +12,7 @@ enum parsed {
     PARSED_FLOW, /* headers, key and from_b are valid */
     PARSED_NOT_IP,
     PARSED_OTHER_PROTO, /* IP, whole, but neither TCP nor UDP */
+    PARSED_CHECKSUM,    /* a flow's, but a checksum is wrong; the parser itself does not look */
     PARSED_FRAGMENT,    /* h.proto is valid, 0 where further extension headers hide it */
     PARSED_MALFORMED,   /* IP whose headers lie or are cut short, more tags; h.proto where it could be read, else 0 */
 };

@@ -77,6 +77,9 @@ static unsigned ethdev_rx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
         port_stamp(p, m[i], now);
         if (m[i]->ol_flags & (RTE_MBUF_F_RX_IP_CKSUM_BAD | RTE_MBUF_F_RX_L4_CKSUM_BAD))
             packet_of(m[i])->flags |= PACKET_CHECKSUM_BAD;
+        else if ((m[i]->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_UNKNOWN)
+            packet_of(m[i])->flags |=
+                PACKET_CHECKSUM_OPEN; /* it could not: a fragment, a header that it does not know */
         bytes += m[i]->pkt_len;
     }
     d->n.rx_packets += got;

@@ -22,7 +22,12 @@ struct nst_packet {
     uint8_t flags; /* PACKET_... */
     uint32_t cut;  /* bytes at the frame's end that the capture did not keep */
 };
-enum { PACKET_CHECKSUM_BAD = 1, PACKET_TAKEN = 2, PACKET_REFUSED = 4 };
+enum {
+    PACKET_CHECKSUM_BAD = 1, /* says the device */
+    PACKET_TAKEN = 2,
+    PACKET_REFUSED = 4,
+    PACKET_CHECKSUM_OPEN = 8, /* nobody has verified them yet */
+};
 enum { NST_PACKET_PRIV = 64 };
 _Static_assert(sizeof(struct nst_packet) <= NST_PACKET_PRIV, "a packet's notes fit one cache line");
 

@@ -37,7 +37,7 @@ struct nst_port {
     uint16_t n_out;
     uint16_t index;         /* among the engine's ports */
     bool replay;            /* a capture: read only when quiet, its times set the clock */
-    bool checksums_trusted; /* the device (or its kernel) has verified them */
+    bool checksums_trusted; /* the device (or its kernel) verifies them: packets are not stamped as open */
     struct rte_mbuf *out[PORT_BURST];
     uint64_t received; /* numbers the packets */
     char name[64];
@@ -60,7 +60,7 @@ static inline void port_stamp(struct nst_port *p, struct rte_mbuf *m, nst_time t
     k->time = time;
     k->number = ++p->received;
     k->port = p->index;
-    k->flags = 0;
+    k->flags = p->checksums_trusted ? 0 : PACKET_CHECKSUM_OPEN;
     k->cut = 0;
 }
 

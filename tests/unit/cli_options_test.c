@@ -52,16 +52,19 @@ static int release(void **state)
 
 static void everything(void **state)
 {
-    assert_int_equal(read_line(&own, "--ports eth1,eth2 --store redis://localhost:6380/2 --fail open --budget 50ms "
-                                     "--hold 8 --flows 2M --packets 32768 --stream-memory 64M --eal --foo --no-huge "
-                                     "--busy-poll --cpu 3 --report - -v --rules r.txt --loud"),
-                     0);
+    assert_int_equal(
+        read_line(&own,
+                  "--ports eth1,eth2 --store redis://localhost:6380/2 --fail open --budget 50ms "
+                  "--hold 8 --checksums trust --flows 2M --packets 32768 --stream-memory 64M --eal --foo --no-huge "
+                  "--busy-poll --cpu 3 --report - -v --rules r.txt --loud"),
+        0);
     assert_int_equal(s.n_ports, 2);
     assert_string_equal(s.ports[1], "eth2");
     assert_string_equal(s.store, "redis://localhost:6380/2");
     assert_true(s.fail_open && s.no_huge && s.busy_poll && s.verbose && !s.quiet);
     assert_true(s.budget == NST_MS(50));
     assert_int_equal(s.hold, 8);
+    assert_true(s.trust_checksums);
     assert_int_equal(s.flows, 2000000);
     assert_int_equal(s.packets, 32768);
     assert_int_equal(s.stream_memory, 64 << 20);
@@ -89,7 +92,8 @@ static void defaults(void **state)
 {
     assert_int_equal(read_line(&plain, "-r a.pcap"), 0);
     assert_string_equal(s.store, "mem:");
-    assert_true(!s.fail_open && s.budget == 0 && s.hold == 0 && s.flows == 0 && s.packets == 0 && s.speed == 0);
+    assert_true(!s.fail_open && !s.trust_checksums && s.budget == 0 && s.hold == 0 && s.flows == 0 && s.packets == 0 &&
+                s.speed == 0);
     assert_int_equal(s.stream_memory, 0);
     assert_int_equal(s.cpu, -1);
     assert_null(s.report);

@@ -10,6 +10,7 @@
 enum { QUEUE = 65536, SETTLE_TURNS = 6 };
 
 struct lab lab;
+bool lab_untrusted;
 
 static struct lab_port {
     struct nst_port port;
@@ -22,6 +23,7 @@ static struct {
         struct rte_mbuf *m;
         nst_time time;
         unsigned port;
+        bool sum_bad;
     } at[QUEUE];
     unsigned head, n;
 } queue;
@@ -187,6 +189,8 @@ static unsigned port_receive(struct nst_port *p, struct rte_mbuf **m, unsigned n
     while (got < n && queue.n > 0 && queue.at[queue.head].port == number) {
         m[got] = queue.at[queue.head].m;
         port_stamp(p, m[got], replaying ? queue.at[queue.head].time : nst_now());
+        if (queue.at[queue.head].sum_bad)
+            packet_of(m[got])->flags |= PACKET_CHECKSUM_BAD;
         queue.head = (queue.head + 1) % QUEUE;
         queue.n--;
         got++;
@@ -298,6 +302,7 @@ void lab_send(unsigned port, const void *frame, unsigned len)
     queue.at[slot].m = first;
     queue.at[slot].port = port;
     queue.at[slot].time = lab.time;
+    queue.at[slot].sum_bad = lab.sum_bad;
 }
 
 void lab_send_tcp(const struct lab_path *path, unsigned dir, struct lab_tcp t)
@@ -422,7 +427,8 @@ static void lab_main(void *arg)
     int rc;
 
     for (unsigned i = 0; i < 2; i++) {
-        ports[i] = (struct lab_port){ .port = { .ops = &ops, .replay = replaying }, .number = i };
+        ports[i] = (struct lab_port){ .port = { .ops = &ops, .replay = replaying, .checksums_trusted = !lab_untrusted },
+                                      .number = i };
         snprintf(ports[i].port.name, sizeof ports[i].port.name, "lab%u", i);
     }
     rc = nst_engine_open(&lab.engine, engine_config, both, 2);

@@ -84,8 +84,10 @@ struct lab {
     unsigned logged;    /* messages of level warning or worse */
     nst_time drain_for; /* how long the drain may take; 0: 5 s */
     bool drained;       /* the body has drained and closed the engine itself */
+    bool sum_bad;       /* the following packets come with the device's word that a checksum is wrong */
 };
 extern struct lab lab;
+extern bool lab_untrusted; /* the ports of the next run leave checksums to the engine */
 
 /* Opens DPDK once for the process. */
 int lab_setup(void **state);
