@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the runtime's own steps cost, in nanoseconds: a continuation, a wait, a spawned task; ROUND of each a turn, as
  * the packets of a burst would. Prints the least of several passes. */
+#include "runtime/reactor_internal.h"
 #include <netstar/netstar.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { ROUND = 32, ROUNDS = 100000, PASSES = 7 };
 
@@ -12,6 +14,15 @@ static unsigned at; /* the next of the burst */
 static unsigned long done, rounds;
 static int style;
 static nst_time began;
+
+/* Of the core, so that losing it to somebody else does not count. */
+static nst_time cpu_time(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return NST_SEC(t.tv_sec) + t.tv_nsec;
+}
 
 static void __attribute__((noinline)) one_waits(struct nst_future *f)
 {
@@ -32,6 +43,48 @@ static void one_waits_until(struct nst_future *f)
 {
     if (nst_await(f, nst_now() + NST_SEC(1)) == 0)
         done++;
+}
+
+static int waits_called(void *f, const void *unused)
+{
+    if (nst_await(f, NST_NEVER) == 0)
+        done++;
+    return 0;
+}
+
+static int waits_called_twice(void *f, const void *unused)
+{
+    if (nst_await(f, NST_NEVER) != 0)
+        return -1;
+    nst_future_init(f);
+    if (nst_await(f, NST_NEVER) == 0)
+        done++;
+    return 0;
+}
+
+static void called_ended(struct nst_task *t, int rc)
+{
+    task_put(nst_self, t);
+}
+
+static void call(struct nst_future *f, int (*fn)(void *f, const void *unused))
+{
+    struct nst_task *t = task_take(nst_self);
+    int rc;
+
+    t->ended = called_ended;
+    if (task_call(nst_self, t, t, fn, f, NULL, &rc))
+        abort();
+}
+
+static void SWITCH_RETURNS_BY_JUMP one_called(struct nst_future *f)
+{
+    call(f, waits_called);
+}
+
+static void SWITCH_RETURNS_BY_JUMP one_called_twice(struct nst_future *f)
+{
+    call(f, waits_called_twice);
 }
 
 static void on_result(struct nst_future *f, int rc)
@@ -67,9 +120,11 @@ static void one_spawned(void *arg)
 }
 
 static void (*const styles[])(struct nst_future *) = { one_continues,   one_waits,           one_continues_until,
-                                                       one_waits_until, one_continues_twice, one_waits_twice };
+                                                       one_waits_until, one_continues_twice, one_waits_twice,
+                                                       one_called,      one_called_twice };
 static const char *const names[] = { "continuation",      "wait",      "continuation, timed", "wait, timed",
-                                     "two continuations", "two waits", "spawned task" };
+                                     "two continuations", "two waits", "called, one wait",    "called, two waits",
+                                     "spawned task" };
 enum { STYLES = sizeof names / sizeof *names };
 static double least[STYLES];
 static int pass;
@@ -93,7 +148,7 @@ static int poll(struct nst_poller *self)
         }
         at = 0;
         if (++rounds == ROUNDS) {
-            double ns = (double)(nst_clock() - began) / ((double)ROUNDS * ROUND);
+            double ns = (double)(cpu_time() - began) / ((double)ROUNDS * ROUND);
             if (pass == 0 || ns < least[style])
                 least[style] = ns;
             rounds = 0;
@@ -106,7 +161,7 @@ static int poll(struct nst_poller *self)
                     return 0;
                 }
             }
-            began = nst_clock();
+            began = cpu_time();
         }
     }
     while (at < ROUND) {
@@ -131,7 +186,7 @@ static void begin(void *arg)
 
     if (nst_scope_open(&scope, NULL) != 0)
         abort();
-    began = nst_clock();
+    began = cpu_time();
     nst_poller_add(nst_reactor_self(), &poller);
 }
 

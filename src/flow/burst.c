@@ -355,6 +355,7 @@ int engine_poll(struct nst_poller *self)
             engine_packet(e, i);
             if (unlikely(e->reactor->current->flags & TASK_MOVED)) {
                 e->stats.waits++;
+                e->may_wait = true;
                 return 1;
             }
         }

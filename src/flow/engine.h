@@ -112,6 +112,8 @@ struct nst_engine {
     uint8_t checks;     /* flags of packets whose checksums have to be looked at */
     bool draining, replay;
     bool loops;                  /* a half is written as a loop */
+    bool may_wait;               /* handlers have waited lately: they are called on stacks of their own */
+    uint8_t did_not;             /* how many in a row have not, since */
     uint16_t state_at[3];        /* where in nst_flow.state: inspectors, NF */
     nst_events registered[2][2]; /* [side][dir] */
     struct nst_policy policy;
@@ -215,6 +217,9 @@ bool half_busy(struct nst_engine *e, struct nst_flow *f, enum nst_side side, str
 /* After a handler whose turn is pending or has packets held. */
 void half_after(struct nst_engine *e, struct nst_flow *f, enum nst_side side, struct flow_turn *turn,
                 struct nst_packet *p, bool on);
+/* Calls a handler that is expected to wait. True: the packet goes on to the next half. */
+bool half_call(struct nst_engine *e, struct nst_flow *f, enum nst_side side, enum nst_dir dir, struct nst_packet *p,
+               nst_events what);
 /* CLOSE at one half. May wait. */
 void half_close(struct nst_flow *f, enum nst_side side);
 /* What nst_resume brought since the last turn. May wait. */

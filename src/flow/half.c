@@ -177,12 +177,28 @@ bool half_busy(struct nst_engine *e, struct nst_flow *f, enum nst_side side, str
     return false;
 }
 
+/* No further half has a part in the packet's way. */
+static inline bool is_last(const struct nst_engine *e, enum nst_side side, const struct nst_packet *p)
+{
+    return p->stage == 1 || (e->active & (1 << !side)) == 0;
+}
+
+/* What was called has waited, on the loop's own stack. */
+static void waited_since(struct nst_engine *e, uint64_t suspensions)
+{
+    if (e->reactor->suspensions != suspensions) {
+        e->stats.waits++;
+        e->may_wait = true;
+        e->did_not = 0;
+    }
+}
+
 void flow_packet(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p)
 {
-    uint64_t suspensions = nst_self->suspensions;
+    uint64_t suspensions = e->reactor->suspensions;
 
     flow_way(e, f, p, p->stage);
-    e->stats.waits += nst_self->suspensions != suspensions;
+    waited_since(e, suspensions);
 }
 
 /* A turn that stood on a stack moves to the engine's pool, for the time until nst_resume. */
@@ -218,13 +234,13 @@ static bool half_drain(struct nst_engine *e, struct nst_flow *f, enum nst_side s
         if ((f->flags & (1 << side)) == 0) {
             if (!half_inspect(e, f, side, packet_dir(p), p, &wanted))
                 continue;
-            uint64_t suspensions = nst_self->suspensions;
+            uint64_t suspensions = e->reactor->suspensions;
             bool on = wanted == 0 ? half_apply(e, f, side, p, NST_FORWARD)
                                   : half_handle(e, f, side, packet_dir(p), turn, p, wanted);
             if (wanted != 0) {
                 e->stats.events++;
                 e->turns_closed++;
-                e->stats.waits += nst_self->suspensions != suspensions;
+                waited_since(e, suspensions);
             }
             if (turn->now.state == TURN_PENDING)
                 return false;
@@ -260,6 +276,75 @@ void half_after(struct nst_engine *e, struct nst_flow *f, enum nst_side side, st
     }
 }
 
+/* ---- handlers that are expected to wait ---- */
+enum { DID_NOT_MAX = 32 }; /* handlers in a row that have not waited, before they are no longer expected to */
+
+/* The end of a turn that stands in the room of its handler's stack. */
+static void called_ends(struct nst_engine *e, struct nst_task *t, struct flow_turn *turn, bool on)
+{
+    struct nst_flow *f = turn->flow;
+    struct nst_packet *p = turn->ev.packet;
+    enum nst_side side = turn->ev.side;
+
+    if (turn->now.state == TURN_PENDING || turn->held != NULL) {
+        half_after(e, f, side, turn, p, on);
+        task_put(e->reactor, t);
+        return;
+    }
+    turn_close(e, f, side);
+    task_put(e->reactor, t);
+    if (!on)
+        return;
+    if (is_last(e, side, p)) {
+        packet_forward(e, p);
+        return;
+    }
+    p->stage++;
+    flow_packet(e, f, p);
+}
+
+static void called_ended(struct nst_task *t, int rc)
+{
+    struct flow_turn *turn = task_room(t, sizeof *turn);
+    struct nst_engine *e = turn->flow->engine;
+
+    called_ends(e, t, turn, half_handled(e, turn->flow, turn->ev.side, turn, turn->ev.packet, (enum nst_verdict)rc));
+}
+
+bool SWITCH_RETURNS_BY_JUMP half_call(struct nst_engine *e, struct nst_flow *f, enum nst_side side, enum nst_dir dir,
+                                      struct nst_packet *p, nst_events what)
+{
+    struct nst_task *t = task_take(e->reactor);
+    int v = NST_UNDECIDED;
+
+    if (t == NULL) { /* whoever has to wait now is refused anyway */
+        struct flow_turn turn;
+        turn_open(&turn, f, side);
+        e->stats.events++;
+        bool on = half_handle(e, f, side, dir, &turn, p, what);
+        p->stage = (uint8_t)dir;
+        half_after(e, f, side, &turn, p, on);
+        return false;
+    }
+    struct flow_turn *turn = task_room(t, sizeof *turn);
+    turn_open(turn, f, side);
+    turn_event(e, turn, side, dir, p, what, t);
+    e->stats.events++;
+    p->stage = (uint8_t)dir;
+    t->ended = called_ended;
+    int (*handler)(void *, const void *) = (int (*)(void *, const void *))(void (*)(void))e->handler[side];
+    if (!task_call(e->reactor, t, turn, handler, f, &turn->ev, &v)) {
+        e->did_not = 0;
+        e->stats.waits++;
+        return false;
+    }
+    if (++e->did_not == DID_NOT_MAX)
+        e->may_wait = false;
+    called_ends(e, t, turn, half_handled(e, f, side, turn, p, (enum nst_verdict)v));
+    return false;
+}
+
+/* ---- the end of a flow ---- */
 void half_close(struct nst_flow *f, enum nst_side side)
 {
     struct nst_engine *e = f->engine;
@@ -271,9 +356,9 @@ void half_close(struct nst_flow *f, enum nst_side side)
         .what = NST_EV_CLOSE, .side = side, .why = (enum nst_close_why)f->why, .until = nst_now() + e->policy.budget
     };
     turn.task = nst_task_self();
-    uint64_t suspensions = nst_self->suspensions;
+    uint64_t suspensions = e->reactor->suspensions;
     enum nst_verdict v = e->half[side].handler(f, &turn.ev);
-    e->stats.waits += nst_self->suspensions != suspensions;
+    waited_since(e, suspensions);
     if (v == NST_PENDING) {
         /* The flow may go only when nst_resume has come. */
         struct nst_future done;
@@ -305,8 +390,7 @@ void nst_resume(struct nst_flow *f, enum nst_side side, enum nst_verdict v)
         return;
     }
     struct nst_packet *p = turn->ev.packet;
-    bool last = p->stage == 1 || (e->active & (1 << !side)) == 0;
-    if (last && turn->held == NULL && (f->flags & FLOW_DROP) == 0) {
+    if (is_last(e, side, p) && turn->held == NULL && (f->flags & FLOW_DROP) == 0) {
         /* Nothing is left to do that could call the NF again. */
         turn_close(e, f, side);
         turn_put(e, turn);

@@ -3,8 +3,10 @@
  * a port's burst, and half.c, for packets that were held. Inline, because every packet goes this way.
  *
  * A handler that waits keeps its stack, and with it the turn that stands on it; the half is busy until it returns, and
- * the packets that arrive meanwhile are held in the turn. Whoever ends a turn takes those through the half before
- * letting go of it, so that order is kept.
+ * the packets that arrive meanwhile are held in the turn. While handlers are not expected to wait they are called on
+ * the loop's stack, which costs least, and the loop moves away from one that does; while they are, each is called on a
+ * stack of its own, and what follows its verdict is done by the loop. Whoever ends a turn takes those through the half
+ * before letting go of it, so that order is kept.
  */
 #pragma once
 #include "flow/engine.h"
@@ -65,26 +67,36 @@ static inline bool half_inspect(struct nst_engine *e, struct nst_flow *f, enum n
     return true;
 }
 
-/* Calls the handler for one event. True: the packet goes on; false: it has met its end, or the turn is pending. */
-static inline bool half_handle(struct nst_engine *e, struct nst_flow *f, enum nst_side side, enum nst_dir dir,
-                               struct flow_turn *turn, struct nst_packet *p, nst_events what)
+static inline void turn_event(struct nst_engine *e, struct flow_turn *turn, enum nst_side side, enum nst_dir dir,
+                              struct nst_packet *p, nst_events what, struct nst_task *task)
 {
-    struct nst_reactor *r = nst_self;
-
     turn->ev.what = what;
     turn->ev.side = side;
     turn->ev.dir = dir;
     turn->ev.why = NST_OPEN_STILL;
     turn->ev.packet = p;
-    turn->ev.until = r->now + e->policy.budget;
-    turn->task = r->current;
-    enum nst_verdict v = e->handler[side](f, &turn->ev);
+    turn->ev.until = e->reactor->now + e->policy.budget;
+    turn->task = task;
+}
+
+/* What a handler returned. True: the packet goes on; false: it has met its end, or the turn is pending. */
+static inline bool half_handled(struct nst_engine *e, struct nst_flow *f, enum nst_side side, struct flow_turn *turn,
+                                struct nst_packet *p, enum nst_verdict v)
+{
     if (unlikely(v == NST_PENDING)) {
         turn->now.state = TURN_PENDING;
         turn->task = NULL; /* there is none to cancel */
         return false;
     }
     return half_apply(e, f, side, p, v);
+}
+
+/* Calls the handler for one event, with the same answer. */
+static inline bool half_handle(struct nst_engine *e, struct nst_flow *f, enum nst_side side, enum nst_dir dir,
+                               struct flow_turn *turn, struct nst_packet *p, nst_events what)
+{
+    turn_event(e, turn, side, dir, p, what, e->reactor->current);
+    return half_handled(e, f, side, turn, p, e->handler[side](f, &turn->ev));
 }
 
 /* One half. True: the packet goes on to the next one. */
@@ -98,6 +110,8 @@ static inline bool half_packet(struct nst_engine *e, struct nst_flow *f, enum ns
         return false;
     if (wanted == 0)
         return half_apply(e, f, side, p, NST_FORWARD);
+    if (e->may_wait)
+        return half_call(e, f, side, dir, p, wanted);
     turn_open(&turn, f, side);
     e->stats.events++;
     bool on = half_handle(e, f, side, dir, &turn, p, wanted);

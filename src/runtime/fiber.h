@@ -30,6 +30,9 @@ struct fiber {
 #ifdef NST_TSAN
     void *tsan;
 #endif
+#if defined(NST_ASAN) || defined(NST_TSAN)
+    struct fiber *caller; /* of a called task: where it goes back to */
+#endif
     char none[1];
 };
 
@@ -84,6 +87,24 @@ static inline __attribute__((always_inline)) void fiber_arrived(struct fiber *no
 #endif
 }
 
+/* The fibre that a called task goes back to; it is set whenever that calls or resumes it. */
+static inline struct fiber *fiber_caller(struct fiber *f)
+{
+#if defined(NST_ASAN) || defined(NST_TSAN)
+    return f->caller;
+#else
+    return f;
+#endif
+}
+
+static inline __attribute__((always_inline)) void fiber_calls(struct fiber *to, struct fiber *from)
+{
+#if defined(NST_ASAN) || defined(NST_TSAN)
+    to->caller = from;
+    fiber_leaving(from, to);
+#endif
+}
+
 /* As fiber_arrived on a stack entered afresh; *from learns the bounds of where it came from. */
 static inline __attribute__((always_inline)) void fiber_entered(struct fiber *from)
 {
@@ -95,3 +116,24 @@ static inline __attribute__((always_inline)) void fiber_entered(struct fiber *fr
         fiber_bounds(from, low, size);
 #endif
 }
+
+#if defined(NST_ASAN) || defined(NST_TSAN)
+/* Called tasks begin and end here, on their own stack. */
+#define FIBER_ENTRY
+struct fiber_entry {
+    int (*fn)(void *a, const void *b);
+    void *a;
+    const void *b;
+    struct fiber *self;
+};
+
+static inline int fiber_entry(void *arg, const void *unused)
+{
+    struct fiber_entry e = *(struct fiber_entry *)arg; /* it lies on the caller's stack */
+
+    fiber_entered(NULL);
+    int rc = e.fn(e.a, e.b);
+    fiber_leaving(NULL, e.self->caller);
+    return rc;
+}
+#endif

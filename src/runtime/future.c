@@ -98,8 +98,7 @@ static int __attribute__((noinline)) SWITCH_RETURNS_BY_JUMP await_open(struct ns
     struct nst_reactor *r = nst_self;
     struct nst_task *me = r->current;
 
-    if (unlikely((me->flags & (TASK_CANCELLED | TASK_CORE)) || until <= r->now ||
-                 (r->pool == NULL && pool_refill(r, false) == NULL)))
+    if (unlikely((me->flags & (TASK_CANCELLED | TASK_CORE)) || until <= r->now || !may_suspend(r, me)))
         return refuse(r, f, until);
     f->then = task_wake;
     f->arg = me;

@@ -74,7 +74,7 @@ void nst_reactor_stats(const struct nst_reactor *r, struct nst_reactor_stats *ou
         .turns = atomic_load_explicit(&r->turns, memory_order_relaxed),
         .idle_turns = r->idle_turns,
         .sleeps = r->sleeps,
-        .suspensions = r->suspensions,
+        .suspensions = r->suspensions + r->called_waits,
         .timers_fired = r->timers_fired,
         .calls_in = r->calls_in,
         .calls_refused = atomic_load_explicit(&r->calls_refused, memory_order_relaxed),

@@ -56,6 +56,23 @@ static inline __attribute__((always_inline, noreturn)) void resume(struct nst_re
     stack_leave(to->sp);
 }
 
+/* Goes on with a called task until it waits again or has ended. Inline: see SWITCH_RETURNS_BY_JUMP. */
+static inline __attribute__((always_inline)) void resume_called(struct nst_reactor *r, struct nst_task *to)
+{
+    struct nst_task *me = r->current;
+
+    to->flags &= ~(uint32_t)TASK_MOVED;
+    r->current = to;
+    fiber_calls(&to->fiber, &me->fiber);
+    int rc = nst_task_resume(to);
+    fiber_arrived(&me->fiber);
+    r->current = me;
+    if (to->flags & TASK_MOVED)
+        return;
+    fiber_shut(&to->fiber);
+    to->ended(to, rc);
+}
+
 /* The next future in the queue that wakes a task, moved to its head. */
 static bool wake_next(struct nst_reactor *r)
 {
@@ -81,9 +98,18 @@ static void join_without_stack(struct nst_reactor *r, struct nst_future *f)
     uint8_t phase = r->phase;
     uint32_t budget = r->budget;
 
-    while (f->state == NST_FUTURE_OPEN && !wake_next(r)) {
-        r->phase = TURN_END;
-        turn_end(r);
+    while (f->state == NST_FUTURE_OPEN) {
+        if (!wake_next(r)) {
+            r->phase = TURN_END;
+            turn_end(r);
+            continue;
+        }
+        struct nst_future *other = r->ready;
+        struct nst_task *to = other->arg;
+        if (to->back == NULL)
+            break;
+        ready_pop(r, other);
+        resume_called(r, to);
     }
     if (f->state == NST_FUTURE_DONE) {
         ready_remove(r, f);
@@ -104,7 +130,7 @@ void task_join(struct nst_reactor *r, struct nst_future *f)
     f->then = task_wake;
     f->arg = me;
     me->waiting = NULL;
-    if (r->pool == NULL && pool_refill(r, true) == NULL)
+    if (r->pool == NULL && me->back == NULL && pool_refill(r, true) == NULL)
         join_without_stack(r, f);
     else
         task_suspend(r, me);
@@ -195,9 +221,12 @@ void nst_reactor_loop(struct nst_reactor *r)
                 r->budget--;
                 r->work++;
                 ready_pop(r, f);
-                if (f->then == task_wake)
+                if (f->then != task_wake)
+                    f->then(f, f->rc);
+                else if (((struct nst_task *)f->arg)->back != NULL)
+                    resume_called(r, f->arg);
+                else
                     resume(r, me, f->arg);
-                f->then(f, f->rc);
                 back(r, me);
             }
             r->phase = TURN_POLL;

@@ -77,7 +77,8 @@ struct nst_reactor {
     uint8_t phase; /* enum turn_phase */
     uint32_t used; /* stacks that hold a waiting task */
     /* What each turn touches. */
-    uint64_t suspensions __attribute__((aligned(64)));
+    uint64_t suspensions __attribute__((aligned(64))); /* that moved the loop */
+    uint64_t called_waits;                             /* of called tasks, which did not */
     _Atomic uint64_t turns;
     struct nst_poller *poll_at;
     uint32_t poll_moves;
@@ -226,9 +227,15 @@ static inline void task_suspend(struct nst_reactor *r, struct nst_task *me)
 
     stack_check(me);
     me->flags |= TASK_MOVED;
-    r->suspensions++;
-    if (r->phase == TURN_READY && f != NULL && f->then == task_wake && r->budget != 0) {
+    if (me->back != NULL) {
+        r->called_waits++;
+        fiber_leaving(&me->fiber, fiber_caller(&me->fiber));
+        stack_switch(&me->sp, me->back);
+        fiber_arrived(&me->fiber);
+    } else if (r->phase == TURN_READY && f != NULL && f->then == task_wake && r->budget != 0 &&
+               ((struct nst_task *)f->arg)->back == NULL) {
         struct nst_task *to = f->arg;
+        r->suspensions++;
         r->budget--;
         ready_pop(r, f);
         r->current = to;
@@ -239,6 +246,7 @@ static inline void task_suspend(struct nst_reactor *r, struct nst_task *me)
         }
     } else {
         struct nst_task *fresh = r->pool;
+        r->suspensions++;
         r->pool = fresh->next;
         r->used++;
         r->current = fresh;
@@ -248,6 +256,65 @@ static inline void task_suspend(struct nst_reactor *r, struct nst_task *me)
         fiber_arrived(&me->fiber);
     }
     set_label(r, label);
+}
+
+/* Whether there is a stack to go on with when this task waits. */
+static inline bool may_suspend(struct nst_reactor *r, const struct nst_task *me)
+{
+    return r->pool != NULL || me->back != NULL || pool_refill(r, false) != NULL;
+}
+
+/* ---- called tasks: what is expected to wait is called on a stack of its own, and the loop stays on its ---- */
+
+/* A free stack for one task_call, or NULL. Room for `size` bytes that live as long as it is held begins at task_room.
+ */
+static inline struct nst_task *task_take(struct nst_reactor *r)
+{
+    struct nst_task *t = r->pool;
+
+    if (unlikely(t == NULL) && (t = pool_refill(r, false)) == NULL)
+        return NULL;
+    r->pool = t->next;
+    r->used++;
+    t->flags = r->base_flags;
+    fiber_open(&t->fiber);
+    return t;
+}
+
+static inline void task_put(struct nst_reactor *r, struct nst_task *t)
+{
+    t->back = NULL;
+    t->next = r->pool;
+    r->pool = t;
+    r->used--;
+}
+
+static inline void *task_room(struct nst_task *t, size_t size)
+{
+    return (char *)t - ((size + 15) & ~(size_t)15);
+}
+
+/* Calls fn(a, b) on the stack of t, below `room`. True: it has returned *rc. False: it waits; when it has ended the
+ * loop calls t->ended. Either way the stack is the caller's (of ended) to put back. */
+static inline bool task_call(struct nst_reactor *r, struct nst_task *t, void *room, int (*fn)(void *a, const void *b),
+                             void *a, const void *b, int *rc)
+{
+    struct nst_task *me = r->current;
+
+    r->current = t;
+    fiber_calls(&t->fiber, &me->fiber);
+#ifdef FIBER_ENTRY
+    struct fiber_entry entry = { fn, a, b, &t->fiber };
+    *rc = nst_task_call(t, room, fiber_entry, &entry, NULL);
+#else
+    *rc = nst_task_call(t, room, fn, a, b);
+#endif
+    fiber_arrived(&me->fiber);
+    r->current = me;
+    if (unlikely(t->flags & TASK_MOVED))
+        return false;
+    fiber_shut(&t->fiber);
+    return true;
 }
 
 /* Waits for f, whatever happens. */

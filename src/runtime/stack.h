@@ -7,6 +7,9 @@
  *
  * The loop needs no stack of its own: all its state is in the reactor. So a free stack holds nothing, entering it
  * restores nothing, and leaving it for a suspended task saves nothing: a wait costs one save and one restore.
+ *
+ * A *called* task is the other way to wait (task_call in reactor_internal.h): a function that is expected to wait is
+ * called on a free stack, and the loop stays where it is.
  */
 #pragma once
 #include "runtime/fiber.h"
@@ -19,18 +22,23 @@ struct job;
 enum {
     TASK_CANCELLED = 1, /* every wait answers -ECANCELED */
     TASK_CORE = 2,      /* on the core's big stack: every wait answers -EDEADLK */
-    TASK_MOVED = 4,     /* has waited since it was called from the loop: the loop is elsewhere now */
+    TASK_MOVED = 4,     /* has waited since it was called from the loop, or last resumed */
 };
 
 struct nst_task {
     void *sp;                   /* while suspended */
+    void *back;                 /* of a called task: the stack that goes on when it waits or ends; else NULL */
     struct nst_task *next;      /* while free */
     struct nst_future *waiting; /* what may be stopped to end its wait; NULL: nothing */
     struct job *job;            /* the spawned task whose code runs here, if any */
+    void (*ended)(struct nst_task *self, int rc); /* of a called task that has waited: takes its result */
     uint32_t flags;
-    char *low; /* first usable byte */
     struct fiber fiber;
+    char *low; /* first usable byte */
 } __attribute__((aligned(64)));
+#if !defined(NST_ASAN) && !defined(NST_TSAN)
+_Static_assert(sizeof(struct nst_task) == 64, "a task's control block is one cache line");
+#endif
 
 struct stacks {
     char *base;

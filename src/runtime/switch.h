@@ -5,6 +5,9 @@
  *   stack_leave   resumes `to`; the running code is gone
  *   stack_enter   suspends the running code in *save and starts nst_reactor_loop(r) with an empty stack below `top`
  *   nst_stack_call  calls fn(arg) with its stack below `top` and returns
+ *   nst_task_call   calls fn(a, b) with its stack below `top`; returns when that has returned, or has switched to
+ *                   task->back (the first two words of a task are sp and back, see stack.h)
+ *   nst_task_resume goes on with such a function where it has switched away; returns likewise
  *
  * On x86-64 the first three are part of the function that waits. The compiler then saves only what that function
  * uses, and no call or return of ours stands between the waiting code and its resumption. The second matters more:
@@ -16,17 +19,20 @@
 #pragma once
 
 struct nst_reactor;
+struct nst_task;
 
 void nst_reactor_loop(struct nst_reactor *r) __attribute__((noreturn, used));
 void nst_stack_call(void *top, void (*fn)(void *arg), void *arg);
+int nst_task_call(struct nst_task *task, void *top, int (*fn)(void *a, const void *b), void *a, const void *b);
+int nst_task_resume(struct nst_task *task);
 
 #if defined(__x86_64__)
 
 extern const char nst_stack_bottom[]; /* where unwinding ends */
 
-/* For a function that suspends and returns to code that suspends again: by the time of its return the processor's stack
- * of calls holds those of other tasks' next waits, so that the prediction would be wrong every time. A jump through the
- * return address is predicted by where it went before. */
+/* For a function that suspends, or that calls what suspends: by the time of its return the processor's stack of calls
+ * holds those of other tasks, so that the prediction would be wrong every time. A jump through the return address is
+ * predicted by where it went before. */
 #if __has_attribute(function_return) && defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__)
 #define SWITCH_RETURNS_BY_JUMP __attribute__((function_return("thunk-extern")))
 #else

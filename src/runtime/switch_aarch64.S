@@ -123,6 +123,34 @@ FUNCTION nst_stack_call             /* (void *top, void (*fn)(void *), void *arg
     .cfi_restore x30
     ret
 END nst_stack_call
+
+FUNCTION nst_task_call              /* (task, top, fn, a, b) */
+    SAVE
+    mov x9, sp
+    str x9, [x0, #8]
+    mov x19, x0
+    mov sp, x1
+    mov x9, x2
+    mov x0, x3
+    mov x1, x4
+    mov x29, #0
+    .cfi_remember_state
+    .cfi_undefined x30
+    blr x9
+    .cfi_restore_state
+    ldr x9, [x19, #8]
+    mov sp, x9
+    RESTORE
+END nst_task_call
+
+FUNCTION nst_task_resume            /* (task) */
+    SAVE
+    mov x9, sp
+    str x9, [x0, #8]
+    ldr x9, [x0]
+    mov sp, x9
+    RESTORE
+END nst_task_resume
 #endif
 
     .section .note.GNU-stack, "", %progbits

@@ -270,7 +270,7 @@ int nst_yield(void)
         return -EDEADLK;
     if (me->flags & TASK_CANCELLED)
         return -ECANCELED;
-    if (r->pool == NULL && pool_refill(r, false) == NULL) {
+    if (!may_suspend(r, me)) {
         r->no_stack++;
         return -ENOMEM;
     }
