@@ -16,6 +16,7 @@ extern "C" {
 
 struct nst_engine;
 struct nst_port;
+struct nst_cores;
 
 struct nst_engine_config {
     const struct nst_nf *nf; /* lives as long as the engine */
@@ -34,12 +35,19 @@ struct nst_engine_config {
     void (*quiet)(void *arg); /* called when no packet is held and no handler runs, at the latest between two bursts
                                  of a capture; may be NULL */
     void *quiet_arg;
+    struct nst_cores *cores; /* it is one of several, see cores.h; then the ports are those of nst_cores_open, and the
+                                arguments of nst_engine_open say nothing. NULL: it is alone */
+    unsigned core;           /* and this one of them */
 };
 
 /* Makes an engine on this reactor with n ports (n is 1 or even; see src/io/port.h and netstar/ports.h), which it
  * borrows. -EINVAL, -ENOMEM. */
 NST_API int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *config,
                             struct nst_port *const ports[], unsigned n);
+
+/* Receives no more, but still takes what other cores hand over. On every core before the first is drained, so that none
+ * ends while it is being given packets; an engine that is alone needs none. Never waits. */
+NST_API void nst_engine_pause(struct nst_engine *e);
 
 /* Receives no more, lets running handlers end, closes every flow (CLOSE with NST_CLOSED_BY_SHUTDOWN), sends what was
  * decided. Handlers that still wait at `until` are cancelled; -ETIMEDOUT when some are there even a second after that,
@@ -72,6 +80,7 @@ enum nst_cause {
     NST_BY_STREAM_LIMIT, /* bytes beyond what may be kept until they are acknowledged */
     NST_BY_TX_FULL,      /* the port could not take it */
     NST_BY_SHUTDOWN,     /* held when the instance stopped */
+    NST_BY_CORE_FULL,    /* for another core, whose ring was full */
     NST_CAUSES,
 };
 NST_API const char *nst_cause_name(enum nst_cause cause);
@@ -84,10 +93,10 @@ struct nst_engine_stats {
     uint64_t not_ip, other_proto; /* passed through unseen, by reason; so are fragments and malformed packets
                                      under a policy that forwards them */
     uint64_t flows_opened, flows_closed, flows_evicted;
-    uint32_t flows, flows_peak, held, held_peak;
-    uint64_t events, waits;                 /* handler calls; those that waited or were pending */
-    uint64_t stream_bytes;                  /* delivered in order */
-    uint64_t stream_kept, stream_kept_peak; /* bytes now kept */
+    uint32_t flows, flows_peak, held, held_peak; /* all other counts have 64 bits */
+    uint64_t events, waits;                      /* handler calls; those that waited or were pending */
+    uint64_t stream_bytes;                       /* delivered in order */
+    uint64_t stream_kept, stream_kept_peak;      /* bytes now kept */
     uint64_t conflicts, gaps, retransmits;
     uint64_t unverified;   /* retransmissions of bytes that are no longer kept to compare them with */
     uint64_t unkept_bytes; /* delivered, but no room to keep them until they are acknowledged: see tcp.h */
@@ -100,12 +109,14 @@ struct nst_engine_stats {
     uint64_t selective;    /* segments with selective acknowledgments */
     uint64_t acks_ignored; /* of bytes that never came by here (live) */
     uint64_t normalised;   /* packets that were made equal to what was inspected */
+    uint64_t given;        /* to the core that they belong to; not in `packets` here, but there, as `taken_over` */
+    uint64_t taken_over;   /* of `packets`: from other cores */
     size_t bytes_per_flow; /* with the table's share at its limit */
 };
 /* Bytes that one flow of this NF costs at the table's limit, the table's share included. Any thread. */
 NST_API size_t nst_engine_flow_bytes(const struct nst_nf *nf);
 
-/* The numbers so far, a copy. */
+/* The numbers so far, a copy. Of an engine that is one of several see nst_cores_stats, too. */
 NST_API void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out);
 
 #ifdef __cplusplus

@@ -2,6 +2,7 @@
 /* netstar/netstar.h - all of NetStar's public API. */
 #pragma once
 #include <netstar/base.h>
+#include <netstar/cores.h>
 #include <netstar/engine.h>
 #include <netstar/flow.h>
 #include <netstar/future.h>

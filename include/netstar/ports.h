@@ -15,7 +15,9 @@ struct nst_port;
 
 struct nst_io_config {
     const char *eal;  /* further EAL arguments, separated by blanks; NULL: none */
-    uint32_t packets; /* packet buffers; 0: 16384 */
+    uint32_t packets; /* packet buffers; 0: 16384 for each core */
+    unsigned cores;   /* that will share the ports, see cores.h: ports are opened with so many queues where their device
+                         brings both directions of a flow to the same one; 0: one */
     bool no_huge;     /* use ordinary pages even where huge pages are to be had */
     bool verbose;     /* let DPDK log */
 };
@@ -29,6 +31,12 @@ NST_API int nst_io_open(const struct nst_io_config *config, const char **why);
 /* Stops DPDK. Returns 0, or -EBUSY when packet buffers are missing from the pool: the number is in *missing (may be
  * NULL). Every port must have been closed. */
 NST_API int nst_io_close(uint32_t *missing);
+
+/* Gives the calling thread, which is not the one of nst_io_open, its own share of the packet pool, without which it
+ * works more slowly; before it runs its reactor. -ENOTSUP: DPDK has no more room for threads, or shares its memory with
+ * other processes. Leave before the thread ends. */
+NST_API int nst_io_join(void);
+NST_API void nst_io_leave(void);
 
 /* Opens a port by name, in one of these forms:
  *   eth1                          a Linux interface: AF_XDP, or AF_PACKET where that cannot be had

@@ -260,7 +260,7 @@ static void __attribute__((noinline)) tell_quiet(struct nst_engine *e)
     if (e->was_quiet || !is_quiet(e))
         return;
     e->was_quiet = true;
-    for (unsigned i = 0; i < e->n_ports; i++) {
+    for (unsigned i = 0; i < e->n_in; i++) {
         port_flush(e->ports[i]);
         if (e->ports[i]->ops->quiet != NULL)
             e->ports[i]->ops->quiet(e->ports[i]);
@@ -277,6 +277,13 @@ static void __attribute__((noinline)) receive(struct nst_engine *e, struct nst_p
         return;
     e->found_work = true;
     e->was_quiet = false;
+    e->full = e->n == PORT_BURST;
+    if (unlikely(e->cores != NULL)) {
+        if (port == e->ports[e->n_ports])
+            e->stats.taken_over += e->n;
+        else if (e->active != 0)
+            cores_steer(e);
+    }
     e->stats.packets += e->n;
     if (e->active != 0) {
         burst_lookup(e);
@@ -293,10 +300,11 @@ static void __attribute__((noinline, cold)) tell_waiters(struct nst_engine *e)
 {
     if (e->waiter == NULL || !is_quiet(e))
         return;
-    bool done = e->wait_for == WAIT_TURNS || (e->wait_for == WAIT_FLOWS && e->stats.flows == 0);
+    bool done = (e->wait_for == WAIT_TURNS && (e->n == 0 || e->n_in == e->n_ports)) ||
+                (e->wait_for == WAIT_FLOWS && e->stats.flows == 0);
     if (e->wait_for == WAIT_INPUT) {
         done = true;
-        for (unsigned i = 0; i < e->n_ports; i++)
+        for (unsigned i = 0; i < e->n_in; i++)
             done = done && e->ports[i]->ops->ended != NULL && e->ports[i]->ops->ended(e->ports[i]);
     }
     if (done) {
@@ -310,7 +318,7 @@ static void __attribute__((noinline, cold)) tell_waiters(struct nst_engine *e)
  * answers come, and requests leave, between two turns. */
 static inline bool more_waits(const struct nst_engine *e)
 {
-    return e->n == PORT_BURST && e->more != 0 && !e->replay && engine_turns(e) == 0;
+    return e->full && e->more != 0 && !e->replay && engine_turns(e) == 0;
 }
 
 int engine_poll(struct nst_poller *self)
@@ -319,7 +327,7 @@ int engine_poll(struct nst_poller *self)
 
     if (!nst_poll_again()) {
         e->found_work = false;
-        e->port = 0;
+        e->port = e->paused ? e->n_ports : 0;
         e->more = 0;
         nst_running(e->nf->name);
         if (!e->replay) {
@@ -359,14 +367,14 @@ int engine_poll(struct nst_poller *self)
                 return 1;
             }
         }
-        if (e->draining)
+        if (unlikely(e->draining && e->cores == NULL))
             break;
         if (more_waits(e)) {
             e->more--;
             receive(e, e->ports[e->port - 1]);
             continue;
         }
-        if (e->port == e->n_ports)
+        if (e->port >= e->n_in)
             break;
         struct nst_port *port = e->ports[e->port++];
         e->more = BURSTS - 1;

@@ -37,7 +37,7 @@ static int watch_ports(struct nst_engine *e)
 {
     bool nap = false;
 
-    for (unsigned i = 0; i < e->n_ports; i++) {
+    for (unsigned i = 0; i < e->n_in; i++) {
         const struct port_ops *ops = e->ports[i]->ops;
         int rc = ops->attach != NULL ? ops->attach(e->ports[i], e->reactor) : -ENOTSUP;
         if (rc == -ENOTSUP)
@@ -45,7 +45,7 @@ static int watch_ports(struct nst_engine *e)
         else if (rc < 0)
             return rc;
         else
-            e->watched |= 1u << i;
+            e->watched |= (uint64_t)1 << i;
     }
     if (nap)
         nst_reactor_nap(e->reactor, NST_US(NAP_US));
@@ -63,7 +63,7 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
     e->idle[LIFE_BLOCKED] = ticks(0, NST_SEC(60));
     e->stream.per_end = c->stream_per_end != 0 ? c->stream_per_end : 8 << 20;
     e->checks = c->trust_checksums ? PACKET_CHECKSUM_BAD : PACKET_CHECKSUM_BAD | PACKET_CHECKSUM_OPEN;
-    e->held_limit = port_pool != NULL ? port_pool->size / POOL_SHARE : UINT32_MAX;
+    e->held_limit = port_pool != NULL ? port_pool->size / POOL_SHARE / nst_cores_count(c->cores) : UINT32_MAX;
     for (unsigned side = 0; side < 2; side++) {
         const struct nst_half *h = &e->nf->half[side];
         e->inspect[side] = h->inspect;
@@ -82,12 +82,52 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
     e->stages[1] = (uint8_t)((e->active >> 1) | (e->active & 1) << 1);
 }
 
+/* The ports, the inbox behind them, and by each port where its packets leave. */
+static int take_ports(struct nst_engine *e, struct nst_port *const ports[], unsigned n)
+{
+    bool inbox = e->cores != NULL;
+
+    e->ports = malloc((2 * n + inbox) * sizeof *e->ports);
+    if (e->ports == NULL)
+        return -ENOMEM;
+    memcpy(e->ports, ports, n * sizeof *e->ports);
+    if (inbox)
+        e->ports[n] = handoff_inbox(e->cores->handoff, e->core);
+    e->n_ports = (uint16_t)n;
+    e->n_in = (uint16_t)(n + inbox);
+    e->peer = e->ports + e->n_in;
+    for (unsigned i = 0; i < e->n_in; i++) {
+        e->ports[i]->index = (uint16_t)i;
+        e->replay = e->replay || e->ports[i]->replay;
+    }
+    for (unsigned i = 0; i < n; i++)
+        e->peer[i] = e->ports[i ^ (n > 1)];
+    e->two_sided = n > 1 && !e->replay ? FLOW_CLIENT_ODD : 0;
+    return 0;
+}
+
+/* The secret of all cores is the same, since the choice of the core is by the same hash. */
+static int take_secret(struct nst_engine *e)
+{
+    if (e->cores != NULL)
+        e->secret = e->cores->secret;
+    else if (getrandom(&e->secret, sizeof e->secret, 0) != sizeof e->secret)
+        return -EIO;
+    return 0;
+}
+
 int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *config, struct nst_port *const ports[],
                     unsigned n)
 {
     struct nst_reactor *r = nst_reactor_self();
     int rc = check_nf(config->nf);
 
+    if (config->cores != NULL) {
+        if (config->core >= config->cores->n)
+            return -EINVAL;
+        ports = cores_ports(config->cores, config->core);
+        n = config->cores->n_ports;
+    }
     if (rc < 0 || r == NULL || n == 0 || n > 32 || (n > 1 && n % 2 != 0))
         return -EINVAL;
     struct nst_engine *e = aligned_alloc(64, (sizeof *e + 63) & ~(size_t)63);
@@ -109,17 +149,17 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     e->was_quiet = true;
     e->failed = NST_CAUSES;
     e->resumed_tail = &e->resumed;
-    e->n_ports = (uint16_t)n;
+    e->cores = config->cores;
+    e->core = (uint16_t)config->core;
     rc = policy_init(&e->policy);
     if (rc == 0)
         rc = overlap_open(e, config);
     set_defaults(e, config);
-    if (rc == 0 && getrandom(&e->secret, sizeof e->secret, 0) != sizeof e->secret)
-        rc = -EIO;
     memcpy(e->half, e->nf->half, sizeof e->half);
-    e->ports = malloc(2 * n * sizeof *e->ports);
-    if (rc == 0 && e->ports == NULL)
-        rc = -ENOMEM;
+    if (rc == 0)
+        rc = take_secret(e);
+    if (rc == 0)
+        rc = take_ports(e, ports, n);
     if (rc == 0)
         rc = flows_open(e, config->flows != 0 ? config->flows : 1 << 20);
     if (rc == 0)
@@ -127,14 +167,6 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     if (rc == 0)
         rc = nst_scope_open(&e->scope, NULL);
     if (rc == 0) {
-        memcpy(e->ports, ports, n * sizeof *e->ports);
-        e->peer = e->ports + n;
-        for (unsigned i = 0; i < n; i++) {
-            ports[i]->index = (uint16_t)i;
-            e->peer[i] = ports[i ^ (n > 1)];
-            e->replay = e->replay || ports[i]->replay;
-        }
-        e->two_sided = n > 1 && !e->replay ? FLOW_CLIENT_ODD : 0;
         e->stats.bytes_per_flow = nst_engine_flow_bytes(e->nf);
         rc = watch_ports(e);
     }
@@ -154,8 +186,8 @@ void nst_engine_close(struct nst_engine *e)
         return;
     if (e->polled)
         nst_poller_remove(e->reactor, &e->poller);
-    for (unsigned i = 0; i < e->n_ports; i++) {
-        if ((e->watched & (1u << i)) && e->ports[i]->ops->detach != NULL)
+    for (unsigned i = 0; i <= e->n_ports; i++) {
+        if ((e->watched & (uint64_t)1 << i) && e->ports[i]->ops->detach != NULL)
             e->ports[i]->ops->detach(e->ports[i], e->reactor);
     }
     if (e->scope != NULL && nst_scope_close(e->scope) < 0)
@@ -220,10 +252,17 @@ static int end_of(struct nst_engine *e, enum engine_wait what, nst_time until)
     return wait_for(e, what, nst_now() + NST_SEC(1));
 }
 
+void nst_engine_pause(struct nst_engine *e)
+{
+    e->paused = true;
+}
+
 int nst_engine_drain(struct nst_engine *e, nst_time until)
 {
-    e->draining = true;
+    e->draining = e->paused = true;
     int rc = end_of(e, WAIT_TURNS, until);
+    /* What is handed over from now on would open flows anew: nst_cores_close finds it. */
+    e->n_in = e->n_ports;
     if (rc == 0) {
         for (unsigned life = 0; life < LIVES; life++) {
             while (e->list[life].oldest != NO_FLOW)
@@ -250,6 +289,8 @@ void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out)
     out->stream_kept_peak = (uint64_t)e->stream.used_peak * SEGMENT_BLOCK;
     for (unsigned i = 0; i < e->n_ports; i++) {
         struct nst_port_stats p = { 0 };
+        if (e->ports[i]->shared)
+            continue; /* it counts what other cores gave it, too: see nst_cores_stats */
         nst_port_stats(e->ports[i], &p);
         out->dropped[NST_BY_TX_FULL] += p.tx_dropped;
     }

@@ -6,6 +6,7 @@
  * (loop.c), verdict, and on to the port.
  */
 #pragma once
+#include "flow/cores.h"
 #include "flow/parse.h"
 #include "flow/segments.h"
 #include "flow/table.h"
@@ -137,9 +138,14 @@ struct nst_engine {
     uint16_t n, i; /* packets, and the next one to do */
     uint16_t port; /* the next port to ask */
     uint16_t n_ports;
+    uint16_t n_in; /* ports that are asked: with the inbox, which stands behind the others */
+    bool full;     /* the last burst was as large as can be */
+    bool paused;   /* only the inbox is asked */
+    uint16_t core;
     uint8_t more; /* bursts that the same port may still be asked for in this turn */
     bool found_work;
-    bool retired; /* a flow was, since flows_end was called */
+    bool retired;            /* a flow was, since flows_end was called */
+    struct nst_cores *cores; /* NULL: it is alone */
     struct nst_port **ports;
     struct nst_port **peer; /* by the port that a packet came in by: where it leaves */
     struct rte_mbuf *mbuf[PORT_BURST];
@@ -159,7 +165,7 @@ struct nst_engine {
     struct flow_turn *turn_pool;
     struct nst_scope *scope; /* owns the loops */
     struct nst_reactor *reactor;
-    uint32_t watched; /* bit per port: its descriptors wake the reactor */
+    uint64_t watched; /* bit per port: its descriptors wake the reactor */
     void (*quiet)(void *arg);
     void *quiet_arg;
     bool was_quiet;

@@ -165,12 +165,10 @@ static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint
     memcpy(src, ip + 8, sizeof src);
     memcpy(dst, ip + 24, sizeof dst);
     memcpy(&ports, d + h->l4, sizeof ports);
-    bool swap = src[0] != dst[0]   ? src[0] > dst[0]
-                : src[1] != dst[1] ? src[1] > dst[1]
-                                   : (uint16_t)ports > (uint16_t)(ports >> 16);
+    bool swap = key_turn6(src, dst, &ports);
     memcpy(&key->w[1], swap ? dst : src, 16);
     memcpy(&key->w[3], swap ? src : dst, 16);
-    key->w[0] = key_head(swap ? ports << 16 | ports >> 16 : ports, vlan, h->proto, 6);
+    key->w[0] = key_head(ports, vlan, h->proto, 6);
     *from_b = swap;
     return PARSED_FLOW;
 }

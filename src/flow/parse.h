@@ -33,6 +33,16 @@ static inline bool key_turn4(uint64_t *addresses, uint32_t *ports)
     return turn;
 }
 
+/* Whether two IPv6 endpoints must be turned around for that, and then the ports are. */
+static inline bool key_turn6(const uint64_t a[2], const uint64_t b[2], uint32_t *ports)
+{
+    bool turn = a[0] != b[0] ? a[0] > b[0] : a[1] != b[1] ? a[1] > b[1] : (uint16_t)*ports > (uint16_t)(*ports >> 16);
+
+    if (turn)
+        *ports = *ports << 16 | *ports >> 16;
+    return turn;
+}
+
 /* The same, where most packets, TCP in plain IPv4 in plain Ethernet, take the short way. */
 static inline enum parsed parse_packet(struct rte_mbuf *m, struct nst_headers *h, struct flow_key *key, bool *from_b)
 {

@@ -12,6 +12,7 @@ static const char *const cause_names[NST_CAUSES] = {
     [NST_BY_CHECKSUM] = "checksum",    [NST_BY_WINDOW] = "window",
     [NST_BY_STALE] = "old time stamp", [NST_BY_STREAM_LIMIT] = "stream limit",
     [NST_BY_TX_FULL] = "tx full",      [NST_BY_SHUTDOWN] = "shutdown",
+    [NST_BY_CORE_FULL] = "core full",
 };
 
 const char *nst_cause_name(enum nst_cause cause)

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mempool.h>
 #include <sched.h>
@@ -30,7 +31,7 @@ enum {
 
 struct rte_mempool *port_pool;
 static bool is_open, in_huge_pages, huge_by_choice;
-static unsigned kept;
+static unsigned kept, n_cores;
 static FILE *log_stream;
 static char log_last[512], log_partial[512];
 
@@ -71,6 +72,21 @@ unsigned io_buffers_kept(int more)
 bool io_is_open(void)
 {
     return is_open;
+}
+
+unsigned io_cores(void)
+{
+    return n_cores;
+}
+
+int nst_io_join(void)
+{
+    return rte_thread_register() == 0 ? 0 : -ENOTSUP;
+}
+
+void nst_io_leave(void)
+{
+    rte_thread_unregister();
 }
 
 /* DPDK tells the reason of a failure in its log only, so the last line is kept for *why instead of being printed. */
@@ -245,7 +261,8 @@ int nst_io_open(const struct nst_io_config *config, const char **why)
 {
     static const struct nst_io_config defaults;
     const struct nst_io_config *c = config != NULL ? config : &defaults;
-    uint32_t packets = c->packets != 0 ? c->packets : PACKETS_DEFAULT;
+    unsigned cores = c->cores != 0 ? c->cores : 1;
+    uint32_t packets = c->packets != 0 ? c->packets : PACKETS_DEFAULT * cores;
     struct args a = { .n = 0 };
     char *user[ARGS_MAX / 2], *save, *copy;
     int n_user = 0, rc;
@@ -271,6 +288,7 @@ int nst_io_open(const struct nst_io_config *config, const char **why)
         a.v[a.n++] = user[i];
     a.v[a.n] = NULL;
 
+    n_cores = cores;
     io_log_clear();
     kept = 0;
     if (!c->verbose && (rc = keep_messages()) < 0) {

@@ -17,5 +17,8 @@ bool io_huge(void);
  * Returns the number. */
 unsigned io_buffers_kept(int more);
 
+/* For how many cores ports are opened. */
+unsigned io_cores(void);
+
 /* True when nst_io_open has been called, and not nst_io_close. */
 bool io_is_open(void);

@@ -8,6 +8,7 @@
  */
 #pragma once
 #include "io/packet.h"
+#include "io/rss.h"
 #include <netstar/ports.h>
 #include <netstar/reactor.h>
 
@@ -27,6 +28,9 @@ struct port_ops {
     bool (*ended)(const struct nst_port *p);
     /* Called by the engine whenever no packet is held and no handler runs. May be NULL. */
     void (*quiet)(struct nst_port *p);
+    /* What one core uses of a port that has a queue for each: receives and sends by that queue; lives as long as the
+     * port. NULL: it has one owner. */
+    struct nst_port *(*queue)(struct nst_port *p, unsigned core);
     /* May be NULL, both. */
     void (*stats)(const struct nst_port *p, struct nst_port_stats *out);
     int (*close)(struct nst_port *p);
@@ -35,9 +39,11 @@ struct port_ops {
 struct nst_port {
     const struct port_ops *ops;
     uint16_t n_out;
-    uint16_t index;         /* among the engine's ports */
-    bool replay;            /* a capture: read only when quiet, its times set the clock */
-    bool checksums_trusted; /* the device (or its kernel) verifies them: packets are not stamped as open */
+    uint16_t index;             /* among the engine's ports */
+    bool replay;                /* a capture: read only when quiet, its times set the clock */
+    bool checksums_trusted;     /* the device (or its kernel) verifies them: packets are not stamped as open */
+    bool shared;                /* it sends for other cores too: its drops are not those of one engine */
+    const struct port_rss *rss; /* how its device chooses among its queues; NULL: it has one, or nobody knows */
     struct rte_mbuf *out[PORT_BURST];
     uint64_t received; /* numbers the packets */
     char name[64];

@@ -124,10 +124,15 @@ void events_sleep(struct nst_reactor *r)
     }
     if (r->nap != 0 && ns > r->nap)
         ns = r->nap;
+    if (atomic_load_explicit(&r->rung, memory_order_relaxed)) { /* the pollers are asked first */
+        atomic_store(&r->rung, false);
+        atomic_thread_fence(memory_order_seq_cst);
+        return;
+    }
     /* Whoever brings something puts it where it belongs first and looks at `sleeping` then: one of the two sees. */
     atomic_store(&r->sleeping, true);
     atomic_thread_fence(memory_order_seq_cst);
-    if (!mail_there(r) && (!atomic_load(&r->stop) || r->stopping)) {
+    if (!mail_there(r) && !atomic_load(&r->rung) && (!atomic_load(&r->stop) || r->stopping)) {
         n = wait_for(r, ns);
         r->sleeps++;
     }
@@ -145,6 +150,18 @@ void reactor_wake(struct nst_reactor *r)
 
     (void)n; /* it fails only when the count is full, and then the sleep ends as well */
     errno = saved;
+}
+
+void nst_reactor_ring(struct nst_reactor *r)
+{
+    /* What was brought is there before `rung` is read, and `rung` is cleared before the pollers look: so a mark that
+     * is found set is still to be heeded. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&r->rung, memory_order_relaxed))
+        return;
+    atomic_store(&r->rung, true);
+    if (atomic_load(&r->sleeping) && atomic_exchange(&r->sleeping, false))
+        reactor_wake(r);
 }
 
 void nst_reactor_stop(struct nst_reactor *r)

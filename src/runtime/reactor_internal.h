@@ -95,6 +95,7 @@ struct nst_reactor {
     _Atomic(struct call *) mail __attribute__((aligned(64)));
     atomic_uint mail_waiting;
     atomic_bool sleeping;
+    atomic_bool rung; /* since the last attempt to sleep */
     atomic_bool stop;
     atomic_int visitors; /* threads that still touch this reactor after their message was taken */
     _Atomic uint64_t calls_refused;

@@ -23,5 +23,10 @@ void nst_task_clear_cancel(struct nst_task *t);
  * work only when this is false bounds a turn to one burst. */
 bool nst_poll_again(void);
 
+/* Keeps r from falling asleep before its pollers have been asked once more, and ends its sleep when it sleeps already:
+ * for whoever has just put something where one of them will find it. Any thread. Costs a load while r is awake and was
+ * rung before, and a system call only when it sleeps. */
+void nst_reactor_ring(struct nst_reactor *r);
+
 /* Bounds each sleep of the reactor, for pollers whose work no descriptor announces; 0: no bound. */
 void nst_reactor_nap(struct nst_reactor *r, nst_time max);
