@@ -78,8 +78,9 @@ static enum nst_verdict handler(struct nst_flow *f, const struct nst_event *ev)
     if ((ev->what & NST_EV_DATA) == 0)
         return NST_FORWARD;
     uint64_t at = nst_tcp_offset(f, ev->side), expected = own->next[ev->side];
-    /* In a capture a hole is jumped over; another connection begins anew. */
-    MUST(at == expected || ((mode & REPLAY) && at > expected) || ((mode & (WILD | NO_HELLO)) && at == 0));
+    /* In a capture a hole is jumped over; another connection begins anew, and there also with a hole. */
+    bool anew = (mode & (WILD | NO_HELLO)) != 0, hole = (mode & REPLAY) != 0;
+    MUST(at == expected || (hole && (anew || at > expected)) || (anew && at == 0));
     uint32_t seq = nst_tcp_seq(f, ev->side);
     unsigned receiver = receiver_of(f, ev->side);
     uint64_t end = at;
