@@ -11,7 +11,7 @@ RECIPES = {
     "off_reorder_far": ("mtu_576", "reorder_far"),
     "off_duplicate": ("http_keep_alive", "duplicate"),
     "off_duplicate_late": ("git", "duplicate_late"),
-    "off_reorder_ipv6": ("http_ipv6", "reorder"),
+    "off_reorder_ipv6": ("mtu_1280_ipv6", "reorder"),
     "off_vlan": ("http_keep_alive", "vlan"),
     "off_qinq": ("http_pipelined", "qinq"),
     "off_reorder_vlan": ("http_parallel", "vlan_reorder"),
@@ -73,13 +73,24 @@ def ends(packet):
     return found is None or found[4] & 7 != 0
 
 
+def stays_ahead(packet, other):
+    """Whether a data segment must not come behind that packet: an end, or what acknowledges it. A tap sees an answer
+    after what it answers."""
+    if ends(other):
+        return True
+    a, b = layers(packet[1]), layers(other[1])
+    mine = struct.unpack_from("!HHI", packet[1], a[1])
+    theirs = struct.unpack_from("!HHII", other[1], b[1])
+    return (theirs[1], theirs[0]) == mine[:2] and 0 < (theirs[3] - mine[2]) & 0xffffffff < 1 << 31
+
+
 def move(packets, rng, often, far):
-    """Some data segments come later, but not behind an end."""
+    """Some data segments come later."""
     out = list(packets)
     for i in range(len(out)):
         if plain(out[i]) and rng.random() < often:
-            to = i
-            while to - i < rng.randint(1, far) and to + 1 < len(out) and not ends(out[to + 1]):
+            to, places = i, rng.randint(1, far)
+            while to - i < places and to + 1 < len(out) and not stays_ahead(out[i], out[to + 1]):
                 to += 1
             out.insert(to, out.pop(i))
     return out
