@@ -73,6 +73,7 @@ static void engine(const struct report *r, FILE *out)
     row(out, "flows", e->flows_opened, "at most %" PRIu32 " at once", e->flows_peak);
     row_if(out, "  evicted", e->flows_evicted, "the table was full");
     row(out, "events", e->events, "%" PRIu64 " waited", e->waits);
+    row_if(out, "  not registered", e->watch_full, "more than 255 different registrations");
     row_if(out, "policy decisions", policy, "");
     causes(out, "", e->policy);
     row_if(out, "stream bytes", e->stream_bytes, "delivered in order");

@@ -174,6 +174,7 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "unverified", e->unverified);
     put(object, "unkept_bytes", e->unkept_bytes);
     put(object, "lost_bytes", e->lost_bytes);
+    put(object, "watch_full", e->watch_full);
     put(object, "bytes_per_flow", e->bytes_per_flow);
     return object;
 }

@@ -111,6 +111,7 @@ struct nst_engine_stats {
     uint64_t normalised;   /* packets that were made equal to what was inspected */
     uint64_t given;        /* to the core that they belong to; not in `packets` here, but there, as `taken_over` */
     uint64_t taken_over;   /* of `packets`: from other cores */
+    uint64_t watch_full;   /* nst_flow_watch and nst_flow_ignore that had no room for one more set of registrations */
     size_t bytes_per_flow; /* with the table's share at its limit */
 };
 /* Bytes that one flow of this NF costs at the table's limit, the table's share included. Any thread. */

@@ -51,8 +51,12 @@ typedef uint64_t nst_events;
 #define NST_EV_CONFLICT ((nst_events)1 << 5)   /* bytes differ from those that are known at their place */
 #define NST_EV_MIDSTREAM ((nst_events)1 << 6)  /* first segment to this end of a flow whose start was not seen */
 #define NST_EV_CLOSE ((nst_events)1 << 7)      /* the last event; always delivered once registered */
-#define NST_EV_URGENT ((nst_events)1 << 16)    /* an urgent pointer to a byte: see tcp.h */
-#define NST_EV_USER(n) ((nst_events)1 << (32 + (n))) /* an inspector's own, n below 32 */
+#define NST_EV_START ((nst_events)1 << 8)      /* TCP: the first SYN of a connection */
+#define NST_EV_FIN ((nst_events)1 << 9) /* the last byte that this end receives is there, or this end sends its FIN */
+#define NST_EV_RESET ((nst_events)1 << 10)           /* a reset that this end accepts */
+#define NST_EV_ORPHAN NST_EV_MIDSTREAM               /* mOS's name for it */
+#define NST_EV_URGENT ((nst_events)1 << 16)          /* an urgent pointer to a byte: see tcp.h */
+#define NST_EV_USER(n) ((nst_events)1 << (32 + (n))) /* an inspector's or the NF's own, n below 32 */
 
 /* Why the flow ended, for CLOSE. */
 enum nst_close_why {
@@ -87,6 +91,8 @@ struct nst_inspector {
     /* The bytes that this end receives with the current packet, in order, piece by piece: false when there are no
      * more. NULL: none. */
     bool (*bytes)(void *self, struct nst_flow *f, enum nst_side side, struct nst_slice *next);
+    /* The current packet's bytes are handed out from the first again. NULL: they cannot be. */
+    void (*rewind)(void *self, struct nst_flow *f, enum nst_side side);
 };
 NST_API extern const struct nst_inspector nst_tcp, nst_udp;
 
@@ -130,13 +136,30 @@ struct nst_policy {
                                       FORWARD:  it goes on, and no flow sees it */
 };
 
+/* An event of the NF's own, built from others: NST_EV_USER(n) occurs when one of the events `of` does, in the same
+ * packet, and filter says so. It is asked only while somebody has registered the event, or one that is built from it.
+ *
+ * of       events of the engine or an inspector, except CLOSE, and events that stand above this one in the NF's table
+ * filter   NULL: always. It is called before the half's async part, with ev->what all that has occurred so far,
+ *          registered or not. It may read the packet and its bytes (nst_flow_bytes; whoever reads next begins at the
+ *          first again) and the flow's state, and change that; it may not wait, take the packet or decide.
+ *
+ * The policies come first: what is dropped for one, like a CONFLICT that is not registered itself, builds no event. */
+struct nst_user_event {
+    unsigned n;
+    nst_events of;
+    bool (*filter)(struct nst_flow *f, const struct nst_event *ev);
+};
+
 struct nst_nf {
     const char *name;
     struct nst_half half[2]; /* by enum nst_side */
     struct nst_policy policy;
-    size_t flow_size; /* the NF's own bytes per flow, zeroed; at most 1024 */
-    uint8_t proto;    /* only flows of this IP protocol are for it, the rest passes; 0: that of its
-                         inspector, or, without one, TCP and UDP */
+    size_t flow_size;                    /* the NF's own bytes per flow, zeroed; at most 1024 */
+    uint8_t proto;                       /* only flows of this IP protocol are for it, the rest passes; 0: that of its
+                                            inspector, or, without one, TCP and UDP */
+    const struct nst_user_event *events; /* the NF's own, n_events of them, at most 32 */
+    unsigned n_events;
 };
 
 /* The arg with which the NF was started; its own bytes of this flow (aligned to 8). Borrowed. */
@@ -171,6 +194,24 @@ NST_API void nst_flow_life(struct nst_flow *f, enum nst_life life, enum nst_clos
 /* The bytes that `side` receives by the current packet, in order, piece by piece: true and *next, or false when
  * there are no more. Borrowed until the verdict. Only from a DATA event at that side. */
 NST_API bool nst_flow_bytes(struct nst_flow *f, enum nst_side side, struct nst_slice *next);
+
+/* The bytes of the current packet from the first on once more. */
+NST_API void nst_flow_rewind(struct nst_flow *f, enum nst_side side);
+
+/* Registers further events, or withdraws some, for one half of one flow and one direction; CLOSE counts in either. What
+ * is said inside an event, an inspector or a filter holds from the next packet that this half comes to; packets that
+ * are held are inspected when their turn comes, so it holds for them. CLOSE counts as it is registered when the flow
+ * ends. After FORWARD_FLOW, DROP_FLOW or RESET_FLOW, and when the loop has ended, only CLOSE is left to be heard of.
+ *
+ * DATA that is registered in the middle of a stream begins with the next byte. Bytes that went by before cannot be
+ * compared when they come again: that counts as `unverified`.
+ *
+ * -EINVAL: the half has no async part. -ENOSPC: the flows of the engine would have more than 255 different sets of
+ * registrations (counted as watch_full); nothing has changed then. */
+NST_API int nst_flow_watch(struct nst_flow *f, enum nst_side side, enum nst_dir dir, nst_events events);
+NST_API int nst_flow_ignore(struct nst_flow *f, enum nst_side side, enum nst_dir dir, nst_events events);
+/* What is registered there now. */
+NST_API nst_events nst_flow_watched(const struct nst_flow *f, enum nst_side side, enum nst_dir dir);
 
 /* The policy's word on a failed wait or operation, counted by cause: -ETIMEDOUT and -ECANCELED as on_timeout, -ENOMEM
  * and -ENOSPC as on_no_memory, -ESRCH as on_midstream (the flow's start was not seen and nobody knows its state),

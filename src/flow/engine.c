@@ -25,7 +25,7 @@ static int check_nf(const struct nst_nf *nf)
         if (h->inspect == &nst_udp && nf->proto != IPPROTO_UDP && nf->proto != 0)
             return -EINVAL;
     }
-    return 0;
+    return watch_check(nf);
 }
 
 static uint32_t ticks(nst_time t, nst_time otherwise)
@@ -69,15 +69,11 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
         e->inspect[side] = h->inspect;
         e->handler[side] = h->handler;
         e->detour[side] = (uint16_t)(FLOW_DROP | FLOW_LOOPS | 1 << side);
-        bool async = h->handler != NULL || h->loop != NULL;
-        e->registered[side][NST_SENT] = async ? h->on_sent : 0;
-        e->registered[side][NST_RECEIVED] = async ? h->on_received : 0;
         e->loops = e->loops || h->loop != NULL;
-        if (async || h->inspect != NULL)
+        if (h->handler != NULL || h->loop != NULL || h->inspect != NULL)
             e->active |= (uint8_t)(1 << side);
-        e->keep[side] = (e->registered[side][NST_RECEIVED] & NST_EV_DATA) &&
-                        (e->policy.on_conflict != NST_FORWARD || e->policy.normalise);
     }
+    watch_open(e);
     e->stages[0] = e->active; /* from the client its own half comes first */
     e->stages[1] = (uint8_t)((e->active >> 1) | (e->active & 1) << 1);
 }

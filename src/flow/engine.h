@@ -69,6 +69,7 @@ struct nst_flow {
     struct flow_turn *turn[2]; /* what each half is at; NULL: nothing */
     uint32_t seen;             /* tick of the last packet */
     uint8_t life;
+    uint8_t set; /* what is registered: index into the engine's sets */
     uint16_t flags;
     /* one cache line so far: what a packet that nobody waits for touches */
     struct nst_engine *engine;
@@ -93,6 +94,14 @@ struct flow_list {
     uint32_t oldest, newest;
 };
 
+/* What a flow's halves have registered. */
+enum { EVENT_SETS = 256, EVENTS_OWN = 32 };
+struct event_set {
+    nst_events wanted[2][2]; /* [side][dir]: what wakes the async part */
+    nst_events look[2][2];   /* what half_rare has to see: policies, and what the NF's own events are built from */
+} __attribute__((aligned(64)));
+_Static_assert(sizeof(struct event_set) == 64, "a set is one cache line");
+
 enum { TICK_SHIFT = 20 }; /* a tick is 2^20 ns, about a millisecond */
 #define NO_FLOW UINT32_MAX
 
@@ -112,11 +121,14 @@ struct nst_engine {
     uint8_t proto;      /* as in nst_nf */
     uint8_t checks;     /* flags of packets whose checksums have to be looked at */
     bool draining, replay;
-    bool loops;                  /* a half is written as a loop */
-    bool may_wait;               /* handlers have waited lately: they are called on stacks of their own */
-    uint8_t did_not;             /* how many in a row have not, since */
-    uint16_t state_at[3];        /* where in nst_flow.state: inspectors, NF */
-    nst_events registered[2][2]; /* [side][dir] */
+    bool loops;           /* a half is written as a loop */
+    bool may_wait;        /* handlers have waited lately: they are called on stacks of their own */
+    uint8_t did_not;      /* how many in a row have not, since */
+    uint16_t state_at[3]; /* where in nst_flow.state: inspectors, NF */
+    struct event_set set[EVENT_SETS];
+    uint32_t set_users[EVENT_SETS]; /* flows that are in it; of set 0: 1 */
+    uint8_t keep[EVENT_SETS];       /* bit per side: nst_tcp keeps delivered bytes until they are acknowledged */
+    uint8_t closes[EVENT_SETS];     /* bit per side: CLOSE is registered */
     struct nst_policy policy;
 
     struct hash_secret secret;
@@ -132,7 +144,6 @@ struct nst_engine {
     enum nst_overlap overlap; /* nst_tcp: of ends in none of these networks, which are in the order to look in */
     struct nst_overlap_net *overlap_nets;
     unsigned n_overlap_nets;
-    bool keep[2]; /* nst_tcp: keep delivered bytes until they are acknowledged */
 
     /* the burst at hand */
     uint16_t n, i; /* packets, and the next one to do */
@@ -216,6 +227,10 @@ void flows_expire(struct nst_engine *e);
 void flow_packet(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p);
 /* Any verdict, and whatever came with it; true: the packet goes on to the next half. */
 bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet *p, enum nst_verdict v);
+/* What nobody wants to see in every packet: policies, and events that are built from others. False: the packet was
+ * dropped for a policy; true: *what is complete. `wanted` and `look` are those of before the inspection. */
+bool half_rare(struct nst_flow *f, enum nst_side side, enum nst_dir dir, struct nst_packet *p, nst_events wanted,
+               nst_events look, nst_events *what);
 /* The policy for what the inspector found and the NF did not register. True: goes on, with the events in *what. */
 bool half_policy(struct nst_flow *f, enum nst_side side, struct nst_packet *p, nst_events registered, nst_events *what);
 /* A half that cannot take the packet at once. True: the packet goes on to the next half. */
@@ -257,6 +272,24 @@ static inline bool turn_runs(const struct flow_turn *turn)
     return turn != NULL && (turn->now.state != TURN_LOOP || loop_busy(turn));
 }
 
+/* ---- watch.c (and half_rare): registrations ---- */
+/* -EINVAL: the NF's own events are not built from what there is. */
+int watch_check(const struct nst_nf *nf);
+void watch_open(struct nst_engine *e);
+/* The flow is back at what the NF was declared with, or gone. */
+void watch_leave(struct nst_flow *f);
+
+/* nst_tcp is to keep what this end was given until it acknowledges it: somebody looks at it. */
+static inline bool flow_keeps(const struct nst_flow *f, enum nst_side side)
+{
+    return f->engine->keep[f->set] >> side & 1;
+}
+/* The end of the flow is an event at this half. */
+static inline bool flow_closes(const struct nst_flow *f, enum nst_side side)
+{
+    return f->engine->closes[f->set] >> side & 1;
+}
+
 /* ---- policy.c ---- */
 /* Fills in the defaults. -EINVAL: a verdict that cannot be a policy. */
 int policy_init(struct nst_policy *p);
@@ -279,4 +312,6 @@ int engine_poll(struct nst_poller *self);
 void packet_drop(struct nst_engine *e, struct nst_packet *p, enum nst_cause cause);
 
 /* An inspector of this layer answers this when its packet must not pass: it cannot be kept. */
-#define EV_REFUSED ((nst_events)1 << 63)
+#define EV_REFUSED ((nst_events)1 << 31)
+/* In event_set.look only: an event of the NF's own may follow. */
+#define EV_BUILT ((nst_events)1 << 30)

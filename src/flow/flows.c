@@ -184,6 +184,7 @@ static void flow_free(struct nst_engine *e, struct nst_flow *f)
         if (inspect != NULL && inspect->close != NULL)
             inspect->close(flow_inspector(f, (enum nst_side)side), f, (enum nst_side)side);
     }
+    watch_leave(f);
     e->flows.free[e->flows.n_free++] = flow_number(f);
     e->stats.flows_closed++;
     e->stats.flows--;
@@ -203,7 +204,7 @@ void flows_end(struct nst_engine *e)
             list_remove(e, &e->ending, f);
             e->closing++;
             for (unsigned side = 0; side < 2; side++) {
-                if (e->half[side].handler != NULL && ((e->registered[side][0] | e->registered[side][1]) & NST_EV_CLOSE))
+                if (e->half[side].handler != NULL && flow_closes(f, (enum nst_side)side))
                     half_close(f, (enum nst_side)side);
             }
             e->closing--;

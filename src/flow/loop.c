@@ -162,8 +162,7 @@ static int next_event(struct flow_loop *l, struct nst_event *ev, nst_time until,
         if (reading && tcp_stream_ended(f, side))
             return -ENODATA;
         if (f->flags & FLOW_RETIRED) {
-            bool wants = ((e->registered[side][0] | e->registered[side][1]) & NST_EV_CLOSE) != 0;
-            if (!wants || l->closed)
+            if (!flow_closes(f, side) || l->closed)
                 return -ECANCELED;
             l->closed = true;
             *ev = (struct nst_event){ .what = NST_EV_CLOSE,

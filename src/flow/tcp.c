@@ -99,7 +99,7 @@ static nst_events look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_
     int32_t ahead = seq_diff(seq, next_seq(t));
     nst_events what = 0;
 
-    if (ahead == 0 && t->kept.last == NULL && !e->keep[side]) {
+    if (ahead == 0 && t->kept.last == NULL && !flow_keeps(f, side)) {
         t->fresh = len;
         return len != 0 ? NST_EV_DATA : 0;
     }
@@ -109,7 +109,7 @@ static nst_events look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_
         e->stats.retransmits++;
         /* What the end has acknowledged it will not look at again; the rest must be what was inspected. */
         uint32_t skip = seq_diff(t->acked, seq) > 0 ? t->acked - seq : 0;
-        if (skip < old && e->keep[side]) {
+        if (skip < old && flow_keeps(f, side)) {
             const struct segment *x = stream_from(&t->kept, seq + skip);
             if (x == NULL || seq_diff(x->seq, seq + skip) > 0)
                 e->stats.unverified++;
@@ -127,7 +127,7 @@ static nst_events look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_
     }
     /* Bytes from here on are new: keep them where they are ahead, or until they are acknowledged. */
     uint32_t skip = ahead < 0 ? 0u - (uint32_t)ahead : 0;
-    if (skip < len && (ahead > 0 || e->keep[side])) {
+    if (skip < len && (ahead > 0 || flow_keeps(f, side))) {
         /* Counted from what is acknowledged, so that what is ahead never takes the room of what would fill the hole. */
         bool unkept = may_go_unkept(e, side);
         bool room = (unkept ? t->kept.bytes + (len - skip) : seq + len - t->acked) <= e->stream.per_end;
@@ -292,7 +292,18 @@ static nst_events tcp_packet(void *self, struct nst_flow *f, enum nst_side side,
 
     t->fresh = t->given = 0;
     t->now = 0;
-    return dir == NST_RECEIVED ? received(t, f, side, p) : sent(t, f, side, p);
+    nst_events what = dir == NST_RECEIVED ? received(t, f, side, p) : sent(t, f, side, p);
+    uint16_t syn = dir == NST_RECEIVED ? SYN_RECEIVED : SYN_SENT, fin = dir == NST_RECEIVED ? FIN_RECEIVED : FIN_SENT;
+    uint16_t change = t->now & (uint16_t)~t->flags;
+    if (unlikely(change & (syn | fin | RESET))) {
+        if ((change & syn) && (tcp_header(p)->tcp_flags & (RTE_TCP_SYN_FLAG | RTE_TCP_ACK_FLAG)) == RTE_TCP_SYN_FLAG)
+            what |= NST_EV_START;
+        if (change & fin)
+            what |= NST_EV_FIN;
+        if (change & RESET)
+            what |= NST_EV_RESET;
+    }
+    return what;
 }
 
 static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v)
@@ -316,7 +327,7 @@ static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum
             }
             f->engine->stats.stream_bytes += t->fresh;
             t->flags &= (uint16_t)~LOST;
-            if (t->kept.first != NULL && !f->engine->keep[side])
+            if (t->kept.first != NULL && !flow_keeps(f, side))
                 stream_trim(&t->kept, &f->engine->stream, next_seq(t));
         }
         uint16_t now = t->now & (uint16_t)~t->flags;
@@ -372,6 +383,13 @@ static bool tcp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct
     return true;
 }
 
+static void tcp_rewind(void *self, struct nst_flow *f, enum nst_side side)
+{
+    struct tcp_end *t = self;
+
+    t->given = 0;
+}
+
 const struct nst_inspector nst_tcp = {
     .name = "tcp",
     .size = sizeof(struct tcp_end),
@@ -379,6 +397,7 @@ const struct nst_inspector nst_tcp = {
     .verdict = tcp_verdict,
     .close = tcp_close,
     .bytes = tcp_bytes,
+    .rewind = tcp_rewind,
 };
 
 static struct tcp_end *end_of(const struct nst_flow *f, enum nst_side side)

@@ -35,9 +35,19 @@ static bool udp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct
     return true;
 }
 
+static void udp_rewind(void *self, struct nst_flow *f, enum nst_side side)
+{
+    struct udp_end *u = self;
+    const struct nst_packet *p = nst_flow_packet(f, side);
+
+    if (p != NULL && p->dir != side) /* it receives it */
+        u->given = 0;
+}
+
 const struct nst_inspector nst_udp = {
     .name = "udp",
     .size = sizeof(struct udp_end),
     .packet = udp_packet,
     .bytes = udp_bytes,
+    .rewind = udp_rewind,
 };

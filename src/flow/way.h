@@ -55,14 +55,13 @@ static inline bool half_inspect(struct nst_engine *e, struct nst_flow *f, enum n
                                 struct nst_packet *p, nst_events *wanted)
 {
     const struct nst_inspector *inspect = e->inspect[side];
-    nst_events registered = e->registered[side][dir], what = NST_EV_PACKET;
+    const struct event_set *set = &e->set[f->set];
+    nst_events registered = set->wanted[side][dir], look = set->look[side][dir], what = NST_EV_PACKET;
 
-    if (inspect != NULL) {
+    if (inspect != NULL)
         what |= inspect->packet(flow_inspector(f, side), f, side, dir, p);
-        if (unlikely(what & (EV_REFUSED | NST_EV_CONFLICT | NST_EV_MIDSTREAM)) &&
-            !half_policy(f, side, p, registered, &what))
-            return false;
-    }
+    if (unlikely(what & look) && !half_rare(f, side, dir, p, registered, look, &what))
+        return false;
     *wanted = what & registered;
     return true;
 }
