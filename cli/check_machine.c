@@ -113,7 +113,7 @@ void check_privileges(struct checks *k, bool live)
 
 uint64_t check_buffer_bytes(const struct settings *s)
 {
-    return (uint64_t)(s->packets != 0 ? s->packets : PACKETS) * BUFFER_BYTES + DPDK_MB * MB;
+    return (uint64_t)(s->packets != 0 ? s->packets : PACKETS * s->cores) * BUFFER_BYTES + DPDK_MB * MB;
 }
 
 void check_hugepages(struct checks *k, const struct settings *s)
@@ -146,11 +146,11 @@ void check_hugepages(struct checks *k, const struct settings *s)
 
 void check_memory(struct checks *k, const struct settings *s)
 {
-    uint64_t flows = (uint64_t)(s->flows != 0 ? s->flows : FLOWS) * FLOW_BYTES;
-    uint64_t stream = s->stream_memory != 0 ? s->stream_memory : STREAM_MB * MB;
+    uint64_t flows = (uint64_t)(s->flows != 0 ? s->flows : FLOWS) * FLOW_BYTES * s->cores;
+    uint64_t stream = (s->stream_memory != 0 ? s->stream_memory : STREAM_MB * MB) * s->cores;
     uint64_t buffers = check_buffer_bytes(s);
-    uint64_t stacks = (uint64_t)STACKS * STACK_KB << 10;
-    uint64_t store = strncmp(s->store, "mem:", 4) == 0 ? STORE_MB * MB : 0;
+    uint64_t stacks = ((uint64_t)STACKS * STACK_KB << 10) * s->cores;
+    uint64_t store = strncmp(s->store, "mem:", 4) == 0 ? STORE_MB * MB * s->cores : 0;
     uint64_t all = flows + stream + buffers + stacks + store, available = 0;
     char a[6][32], kept[64] = "";
     bool enough;

@@ -1,34 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "instance.h"
-#include "progress.h"
+#include "core.h"
 #include "signals.h"
-#include <netstar/task.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
-struct instance {
-    const struct settings *s;
-    struct report *report;
-    struct nst_module_env env;
-    struct nst_port *ports[PORTS_MAX];
-    unsigned n_ports;
-    struct nst_reactor *reactor;
-    struct nst_store *store;
-    struct nst_nf nf; /* the module's, with the command line's policy */
-    void *nf_arg;
-    struct nst_engine *engine;
-    struct nst_watch signals;
-    unsigned n_signals, awaited; /* so many must come to fulfil `signalled` */
-    struct nst_future signalled;
-    struct progress progress;
-    int rc; /* the first thing that went wrong */
-};
-
-/* Logs what went wrong; the first becomes the result. */
-static void fail(struct instance *in, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-
-static void fail(struct instance *in, int rc, const char *fmt, ...)
+void instance_fail(struct instance *in, int rc, const char *fmt, ...)
 {
     char text[4096], *rest = text, *line;
     va_list ap;
@@ -36,6 +13,7 @@ static void fail(struct instance *in, int rc, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    pthread_mutex_lock(&in->failing);
     if (in->rc == 0) {
         in->rc = rc < 0 ? rc : -EIO;
         snprintf(in->report->error, sizeof in->report->error, "%.*s", (int)sizeof in->report->error - 1, text);
@@ -43,6 +21,9 @@ static void fail(struct instance *in, int rc, const char *fmt, ...)
     while ((line = strsep(&rest, "\n")) != NULL)
         if (*line != '\0')
             nst_log(NST_LOG_ERROR, "%s", line);
+    pthread_mutex_unlock(&in->failing);
+    if (in->n_cores > 1)
+        signals_raise();
 }
 
 static const char *reason(const char *why, int rc)
@@ -50,79 +31,6 @@ static const char *reason(const char *why, int rc)
     return why != NULL && *why != '\0' ? why : strerror(-rc);
 }
 
-static const char *env_option(const struct nst_module_env *env, const char *name)
-{
-    const struct instance *in = (const struct instance *)((const char *)env - offsetof(struct instance, env));
-
-    return settings_module_option(in->s, name);
-}
-
-/* ---- signals: the first asks for a drain, the second ends the drain, a third cancels whatever there is ---- */
-static void stop_future(struct nst_future *f)
-{
-    if (f->state == NST_FUTURE_OPEN)
-        nst_fulfil(f, -ECANCELED);
-}
-
-static void on_signal(struct nst_watch *watch, uint32_t events)
-{
-    struct instance *in = (struct instance *)((char *)watch - offsetof(struct instance, signals));
-
-    (void)events;
-    in->n_signals += (unsigned)signals_read(watch->fd);
-    if (in->n_signals >= in->awaited && in->signalled.state == NST_FUTURE_OPEN)
-        nst_fulfil(&in->signalled, 0);
-    if (in->n_signals > 2)
-        nst_reactor_stop(in->reactor);
-}
-
-/* From now on `signalled` means: so many signals have come since the start. */
-static void await_signals(struct instance *in, unsigned n)
-{
-    in->awaited = n;
-    in->signalled = (struct nst_future){ .stop = stop_future };
-    if (in->n_signals >= n)
-        nst_fulfil(&in->signalled, 0);
-}
-
-struct job {
-    struct instance *in;
-    int (*fn)(struct instance *in);
-    struct nst_future done;
-};
-
-static void job_task(void *arg)
-{
-    struct job *job = arg;
-    int rc = job->fn(job->in);
-
-    if (job->done.state == NST_FUTURE_OPEN)
-        nst_fulfil(&job->done, rc);
-}
-
-/* Runs fn, which may wait, until it returns, with *rc as its result, or until n signals have come: then it is cancelled
- * and the answer is false. */
-static bool until_signal(struct instance *in, unsigned n, int (*fn)(struct instance *in), int *rc)
-{
-    struct job job = { .in = in, .fn = fn, .done = { .stop = stop_future } };
-    struct nst_future *either[] = { &job.done, &in->signalled };
-    struct nst_scope *scope;
-    int which;
-
-    await_signals(in, n);
-    *rc = nst_scope_open(&scope, NULL);
-    if (*rc < 0)
-        return true;
-    which = nst_spawn(scope, job_task, &job);
-    if (which == 0)
-        which = nst_await_any(either, 2, NST_NEVER);
-    if (nst_scope_close(scope) < 0)
-        which = -EDEADLK;
-    *rc = which == 0 ? job.done.rc : which;
-    return which != 1 && which != -ECANCELED;
-}
-
-/* ---- opening ---- */
 static int open_ports(struct instance *in)
 {
     const struct settings *s = in->s;
@@ -140,7 +48,7 @@ static int open_ports(struct instance *in)
         };
         rc = nst_capture_open(&in->ports[0], &capture, &why);
         if (rc < 0)
-            fail(in, rc, "%s", reason(why, rc));
+            instance_fail(in, rc, "%s", reason(why, rc));
         else
             in->n_ports = 1;
         return rc;
@@ -149,7 +57,7 @@ static int open_ports(struct instance *in)
         why = NULL;
         rc = nst_port_open(&in->ports[i], s->ports[i], &why);
         if (rc < 0) {
-            fail(in, rc, "port %s: %s", s->ports[i], reason(why, rc));
+            instance_fail(in, rc, "port %s: %s", s->ports[i], reason(why, rc));
             return rc;
         }
         in->n_ports++;
@@ -157,145 +65,78 @@ static int open_ports(struct instance *in)
     return 0;
 }
 
-static int open_store(struct instance *in)
+static int open_cores(struct instance *in)
 {
-    const char *why = NULL;
-    int rc;
+    int rc = 0;
 
-    if (!in->s->module->uses_store)
-        return 0;
-    in->report->store_url = in->s->store_name;
-    rc = nst_store_open(&in->store, in->s->store, NULL, &why);
-    if (rc < 0) {
-        fail(in, rc, "store %s: %s", in->s->store_name, reason(why, rc));
-        return rc;
-    }
-    rc = nst_store_ping(in->store, nst_now() + NST_SEC(2));
-    if (rc == -ECANCELED)
-        return rc;
+    if (in->n_cores > 1)
+        rc = nst_cores_open(&in->cores, in->n_cores, in->ports, in->n_ports);
     if (rc < 0)
-        nst_log(NST_LOG_WARNING, "store %s cannot be reached (%s); going on, what needs it is %s until it can",
-                in->s->store_name, strerror(-rc), in->s->fail_open ? "let pass" : "dropped");
-    in->env.store = in->store;
-    return 0;
-}
-
-static int open_nf(struct instance *in)
-{
-    const struct nst_module *m = in->s->module;
-    const struct nst_nf *nf = NULL;
-    const char *why = NULL;
-    int rc = m->open(&in->env, &nf, &in->nf_arg, &why);
-
-    if (rc == 0 && nf == NULL) {
-        m->close(in->nf_arg);
-        rc = -EINVAL;
-        why = "its open function made nothing";
+        instance_fail(in, rc, "the cores cannot be joined: %s", strerror(-rc));
+    meeting_init(&in->meeting, in->n_cores);
+    for (unsigned i = 0; i < in->n_cores && rc == 0; i++) {
+        in->core[i].in = in;
+        in->core[i].number = i;
+        rc = core_open(&in->core[i]);
     }
-    if (rc < 0) {
-        fail(in, rc, "%s: %s", m->name, reason(why, rc));
-        return rc;
-    }
-    in->nf = *nf;
-    if (in->s->budget != 0)
-        in->nf.policy.budget = in->s->budget;
-    if (in->s->hold != 0)
-        in->nf.policy.hold = in->s->hold;
-    return 0;
-}
-
-static int open_engine(struct instance *in)
-{
-    const struct nst_engine_config config = {
-        .nf = &in->nf,
-        .nf_arg = in->nf_arg,
-        .flows = in->s->flows,
-        .stream_memory = in->s->stream_memory,
-        .trust_checksums = in->s->trust_checksums,
-        .quiet = in->s->module->quiet,
-        .quiet_arg = in->nf_arg,
-    };
-    int rc = nst_engine_open(&in->engine, &config, in->ports, in->n_ports);
-
-    if (rc < 0)
-        fail(in, rc, "the flow engine cannot start: %s",
-             rc == -EINVAL ? "the network function asks for what cannot be (see struct nst_nf)" : strerror(-rc));
     return rc;
 }
 
-static void say_ready(const struct instance *in)
+static void run_core(struct core *c)
 {
-    const struct settings *s = in->s;
-    char where[512] = "", state[600] = "";
-    size_t n = 0;
+    int rc = nst_reactor_run(c->reactor, core_run, c);
 
-    if (s->n_inputs == 1)
-        snprintf(where, sizeof where, " on %s", strcmp(s->inputs[0], "-") == 0 ? "standard input" : s->inputs[0]);
-    else if (s->n_inputs != 0)
-        snprintf(where, sizeof where, " on %u captures", s->n_inputs);
-    for (unsigned i = 0; i < in->n_ports && s->n_inputs == 0 && n < sizeof where; i++)
-        n += (size_t)snprintf(where + n, sizeof where - n, "%s%s (%s)",
-                              i % 2 != 0 ? " and "
-                              : i == 0   ? " between "
-                                         : ", between ",
-                              nst_port_name(in->ports[i]), nst_port_driver(in->ports[i]));
-    if (s->module->uses_store)
-        snprintf(state, sizeof state, ", state in %s", s->store_name);
-    nst_log(NST_LOG_INFO, "ready: %s%s%s", s->module->name, where, state);
+    if (rc < 0)
+        instance_fail(c->in, rc, "the reactor of core %u cannot run: %s", c->number, strerror(-rc));
+    if (!c->runs)
+        sem_post(&c->started);
 }
 
-/* ---- the work ---- */
-static int finish(struct instance *in)
+static void *core_thread(void *arg)
 {
-    return nst_engine_finish(in->engine);
+    struct core *c = arg;
+    bool joined = nst_io_join() == 0;
+
+    if (!joined)
+        nst_log(NST_LOG_WARNING, "core %u has no share of its own in the packet buffers: it will be slower", c->number);
+    run_core(c);
+    if (joined)
+        nst_io_leave();
+    return NULL;
 }
 
-/* Until the input ends, or the first signal. */
-static void wait_for_end(struct instance *in)
+/* The first core is this thread's. The others have begun before it does, or nobody goes on. */
+static void run_cores(struct instance *in)
 {
-    int rc;
+    unsigned threads = 1;
+    bool all = true;
 
-    in->report->ended_by = "signal";
-    if (in->s->n_inputs == 0) {
-        await_signals(in, 1);
-        rc = nst_await(&in->signalled, NST_NEVER);
-        if (rc < 0 && rc != -ECANCELED)
-            fail(in, rc, "waiting for a signal: %s", strerror(-rc));
-    } else if (until_signal(in, 1, finish, &rc)) {
-        in->report->ended_by = "end of input";
-        if (rc < 0)
-            fail(in, rc, "the input cannot be read: %s", strerror(-rc));
+    for (; threads < in->n_cores && all; threads++) {
+        struct core *c = &in->core[threads];
+        int rc = pthread_create(&c->thread, NULL, core_thread, c);
+        if (rc != 0) {
+            instance_fail(in, -rc, "no thread for core %u: %s", threads, strerror(rc));
+            all = false;
+            break;
+        }
+        while (sem_wait(&c->started) != 0)
+            ;
+        all = c->runs;
+    }
+    if (all)
+        run_core(&in->core[0]);
+    for (unsigned i = 1; i < threads; i++) {
+        if (!all)
+            nst_reactor_stop(in->core[i].reactor);
+        pthread_join(in->core[i].thread, NULL);
     }
 }
 
-static int drain(struct instance *in)
-{
-    nst_time patience = in->nf.policy.budget > NST_SEC(2) ? in->nf.policy.budget : NST_SEC(2);
-
-    return nst_engine_drain(in->engine, nst_now() + patience);
-}
-
-static void wind_up(struct instance *in)
-{
-    int rc;
-
-    /* After the second signal: what still runs is stopped instead of waited for. */
-    if (!until_signal(in, 2, drain, &rc))
-        rc = nst_engine_drain(in->engine, nst_now());
-    if (rc == -ETIMEDOUT)
-        nst_log(NST_LOG_WARNING, "some handlers did not end when they were told to");
-    else if (rc < 0)
-        nst_log(NST_LOG_WARNING, "the flows were not closed in order: %s", strerror(-rc));
-}
-
-static void collect(struct instance *in)
+static void collect_ports(struct instance *in)
 {
     struct report *r = in->report;
-    const char *wrong;
+    const char *wrong = in->s->n_inputs != 0 ? nst_capture_error(in->ports[0]) : NULL;
 
-    nst_engine_stats(in->engine, &r->engine);
-    if (in->store != NULL)
-        nst_store_stats(in->store, &r->store);
     for (unsigned i = 0; i < in->n_ports; i++) {
         struct report_port *p = &r->ports[r->n_ports++];
 
@@ -303,80 +144,65 @@ static void collect(struct instance *in)
         snprintf(p->driver, sizeof p->driver, "%s", nst_port_driver(in->ports[i]));
         nst_port_stats(in->ports[i], &p->stats);
     }
-    wrong = in->s->n_inputs != 0 ? nst_capture_error(in->ports[0]) : NULL;
     if (wrong != NULL)
-        fail(in, -EIO, "%s", wrong);
+        instance_fail(in, -EIO, "%s", wrong);
 }
 
-static void work(struct instance *in)
+/* All threads have ended. */
+static void sum_up(struct instance *in)
 {
-    nst_time began = nst_clock();
+    struct report *r = in->report;
 
-    say_ready(in);
-    in->report->ran = true;
-    progress_begin(&in->progress);
-    wait_for_end(in);
-    progress_end(&in->progress);
-    wind_up(in);
-    in->report->seconds = (double)(nst_clock() - began) / 1e9;
-    collect(in);
-}
-
-static void module_report(struct instance *in)
-{
-    size_t size;
-    FILE *out;
-
-    if (in->s->module->report == NULL)
+    report_sum(r);
+    if (in->cores == NULL)
         return;
-    out = open_memstream(&in->report->module_text, &size);
-    if (out == NULL)
-        return;
-    in->s->module->report(in->nf_arg, out);
-    fclose(out);
+    nst_cores_stats(in->cores, &r->engine);
+    unsigned left = nst_cores_close(in->cores);
+    r->engine.packets += left;
+    r->engine.dropped[NST_BY_SHUTDOWN] += left;
 }
 
-/* The main task: opens from left to right, closes from right to left, all on the reactor. */
-static void run(void *arg)
+static void with_ports(struct instance *in)
 {
-    struct instance *in = arg;
-    int rc = nst_watch_add(in->reactor, &in->signals);
-
-    if (rc < 0) {
-        fail(in, rc, "signals cannot be watched: %s", strerror(-rc));
-    } else {
-        if (open_store(in) == 0 && open_nf(in) == 0) {
-            if (open_engine(in) == 0) {
-                work(in);
-                nst_engine_close(in->engine);
-                module_report(in);
-            }
-            if (in->s->module->close != NULL)
-                in->s->module->close(in->nf_arg);
-        }
-        nst_store_close(in->store);
-        nst_watch_remove(in->reactor, &in->signals);
-    }
-    nst_reactor_stop(in->reactor);
-}
-
-static void on_reactor(struct instance *in)
-{
-    const struct nst_reactor_config config = {
-        .name = in->s->module->name,
-        .cpu = in->s->cpu,
-        .busy_poll = in->s->busy_poll,
+    const struct settings *s = in->s;
+    const char *why = NULL;
+    const struct nst_io_config io = {
+        .eal = s->eal,
+        .packets = s->packets,
+        .cores = s->cores,
+        .no_huge = s->no_huge,
+        .verbose = s->verbose,
     };
-    int rc = nst_reactor_open(&in->reactor, &config);
+    int rc = nst_io_open(&io, &why);
 
-    if (rc < 0) {
-        fail(in, rc, "the reactor cannot start: %s", strerror(-rc));
+    if (rc == -EAGAIN) {
+        in->rc = rc;
         return;
     }
-    rc = nst_reactor_run(in->reactor, run, in);
-    if (rc < 0)
-        fail(in, rc, "the reactor cannot run: %s", strerror(-rc));
-    nst_reactor_stats(in->reactor, &in->report->reactor);
+    if (rc < 0) {
+        instance_fail(in, rc, "packet input and output cannot start: %s", reason(why, rc));
+        return;
+    }
+    if (open_ports(in) == 0) {
+        if (open_cores(in) == 0)
+            run_cores(in);
+        for (unsigned i = 0; i < in->n_cores; i++)
+            if (in->core[i].in != NULL)
+                core_close(&in->core[i]);
+        if (in->report->ran)
+            collect_ports(in);
+        sum_up(in);
+    }
+    for (unsigned i = 0; i < in->n_ports; i++) {
+        rc = nst_port_close(in->ports[i]);
+        if (rc < 0)
+            instance_fail(in, rc, "closing %s: %s", s->n_inputs != 0 ? s->output : s->ports[i], strerror(-rc));
+    }
+    rc = nst_io_close(&in->report->buffers_missing);
+    if (rc == -EBUSY)
+        instance_fail(in, rc, "%u packet buffers are missing at the end", in->report->buffers_missing);
+    else if (rc < 0)
+        instance_fail(in, rc, "stopping packet input and output: %s", strerror(-rc));
 }
 
 int instance_run(const struct settings *s, struct report *report)
@@ -384,46 +210,24 @@ int instance_run(const struct settings *s, struct report *report)
     struct instance in = {
         .s = s,
         .report = report,
-        .env = { .option = env_option, .replay = s->n_inputs != 0, .fail_open = s->fail_open },
-        .signals = { .events = EPOLLIN, .ready = on_signal },
-        .awaited = 1,
-        .signalled = { .stop = stop_future },
+        .n_cores = s->cores,
+        .failing = PTHREAD_MUTEX_INITIALIZER,
+        .modules = PTHREAD_MUTEX_INITIALIZER,
     };
-    const struct nst_io_config io = {
-        .eal = s->eal,
-        .packets = s->packets,
-        .no_huge = s->no_huge,
-        .verbose = s->verbose,
-    };
-    const char *why = NULL;
-    int rc;
 
-    *report = (struct report){ .nf = s->module->name, .capture = s->n_inputs != 0, .ended_by = "error" };
-    in.signals.fd = signals_open();
-    if (in.signals.fd < 0) {
-        fail(&in, in.signals.fd, "signals cannot be caught: %s", strerror(-in.signals.fd));
+    *report = (struct report){
+        .nf = s->module->name,
+        .capture = s->n_inputs != 0,
+        .ended_by = "error",
+        .store_url = s->module->uses_store ? s->store_name : NULL,
+        .n_cores = s->cores,
+    };
+    in.core = calloc(s->cores, sizeof *in.core);
+    if (in.core == NULL) {
+        instance_fail(&in, -ENOMEM, "out of memory");
         return in.rc;
     }
-    rc = nst_io_open(&io, &why);
-    if (rc == -EAGAIN) {
-        in.rc = rc;
-    } else if (rc < 0) {
-        fail(&in, rc, "packet input and output cannot start: %s", reason(why, rc));
-    } else {
-        if (open_ports(&in) == 0)
-            on_reactor(&in);
-        for (unsigned i = 0; i < in.n_ports; i++) {
-            rc = nst_port_close(in.ports[i]);
-            if (rc < 0)
-                fail(&in, rc, "closing %s: %s", s->n_inputs != 0 ? s->output : s->ports[i], strerror(-rc));
-        }
-        nst_reactor_close(in.reactor);
-        rc = nst_io_close(&report->buffers_missing);
-        if (rc == -EBUSY)
-            fail(&in, rc, "%u packet buffers are missing at the end", report->buffers_missing);
-        else if (rc < 0)
-            fail(&in, rc, "stopping packet input and output: %s", strerror(-rc));
-    }
-    signals_close(in.signals.fd);
+    with_ports(&in);
+    free(in.core);
     return in.rc;
 }

@@ -106,6 +106,73 @@ static void store(const struct report *r, FILE *out)
                 value_show_time(s->max, e, sizeof e));
 }
 
+static nst_time later(nst_time a, nst_time b)
+{
+    return a > b ? a : b;
+}
+
+static void add_store(struct nst_store_stats *sum, const struct nst_store_stats *one)
+{
+    sum->requests += one->requests;
+    sum->answers += one->answers;
+    sum->misses += one->misses;
+    sum->stale += one->stale;
+    sum->refused += one->refused;
+    sum->timeouts += one->timeouts;
+    sum->broken += one->broken;
+    sum->errors += one->errors;
+    sum->protocol_errors += one->protocol_errors;
+    sum->connects += one->connects;
+    sum->in_flight += one->in_flight;
+    sum->in_flight_peak += one->in_flight_peak;
+    sum->p50 = later(sum->p50, one->p50);
+    sum->p90 = later(sum->p90, one->p90);
+    sum->p99 = later(sum->p99, one->p99);
+    sum->p999 = later(sum->p999, one->p999);
+    sum->max = later(sum->max, one->max);
+}
+
+static void add_reactor(struct nst_reactor_stats *sum, const struct nst_reactor_stats *one)
+{
+    sum->turns += one->turns;
+    sum->idle_turns += one->idle_turns;
+    sum->sleeps += one->sleeps;
+    sum->suspensions += one->suspensions;
+    sum->timers_fired += one->timers_fired;
+    sum->calls_in += one->calls_in;
+    sum->calls_refused += one->calls_refused;
+    sum->stalls += one->stalls;
+    sum->no_stack += one->no_stack;
+    sum->stacks_used += one->stacks_used;
+    sum->stacks_peak += one->stacks_peak;
+    sum->stacks_limit += one->stacks_limit;
+    sum->guard = one->guard;
+}
+
+void report_sum(struct report *r)
+{
+    memset(&r->engine, 0, sizeof r->engine);
+    memset(&r->store, 0, sizeof r->store);
+    memset(&r->reactor, 0, sizeof r->reactor);
+    for (unsigned i = 0; i < r->n_cores; i++) {
+        nst_engine_stats_add(&r->engine, &r->cores[i].engine);
+        add_store(&r->store, &r->cores[i].store);
+        add_reactor(&r->reactor, &r->cores[i].reactor);
+    }
+}
+
+static void cores(const struct report *r, FILE *out)
+{
+    char name[32];
+
+    for (unsigned i = 0; i < r->n_cores && r->n_cores > 1; i++) {
+        const struct nst_engine_stats *e = &r->cores[i].engine;
+        snprintf(name, sizeof name, "core %u", i);
+        row(out, name, e->packets, "%" PRIu64 " of them from other cores, %" PRIu64 " given to others", e->taken_over,
+            e->given);
+    }
+}
+
 static void ports(const struct report *r, FILE *out)
 {
     for (unsigned i = 0; i < r->n_ports; i++) {
@@ -177,6 +244,7 @@ void report_text(const struct report *r, FILE *out)
     engine(r, out);
     if (r->store_url != NULL)
         store(r, out);
+    cores(r, out);
     ports(r, out);
     row_if(out, "stalls", r->reactor.stalls, "somebody held the core for too long");
     row_if(out, "no stack", r->reactor.no_stack, "waits refused");

@@ -6,10 +6,17 @@
  */
 #pragma once
 #include "settings.h"
+#include <netstar/cores.h>
 #include <netstar/engine.h>
 #include <netstar/ports.h>
 #include <netstar/reactor.h>
 #include <netstar/store.h>
+
+struct report_core {
+    struct nst_engine_stats engine;
+    struct nst_store_stats store;
+    struct nst_reactor_stats reactor;
+};
 
 struct report_port {
     char name[64], driver[32];
@@ -27,11 +34,17 @@ struct report {
     const char *store_url; /* NULL: the NF uses none */
     struct nst_store_stats store;
     struct nst_reactor_stats reactor;
+    struct report_core cores[NST_CORES_MAX]; /* of which the three above are the sum, see report_sum */
+    unsigned n_cores;
     struct report_port ports[PORTS_MAX];
     unsigned n_ports;
     char *module_text; /* what the module's report() wrote; freed by report_free */
     uint32_t buffers_missing;
 };
+
+/* Makes the sum of all cores: counts add up, and so do peaks, as an upper bound; of latencies, whose distributions are
+ * not there any more, the worst core's counts. */
+void report_sum(struct report *r);
 
 void report_text(const struct report *r, FILE *out);
 

@@ -68,9 +68,8 @@ static json_t *latency(const struct nst_store_stats *s)
     return object;
 }
 
-static json_t *store(const struct report *r)
+static json_t *store(const struct report *r, const struct nst_store_stats *s)
 {
-    const struct nst_store_stats *s = &r->store;
     json_t *object;
 
     if (r->store_url == NULL)
@@ -175,6 +174,8 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "unkept_bytes", e->unkept_bytes);
     put(object, "lost_bytes", e->lost_bytes);
     put(object, "watch_full", e->watch_full);
+    put(object, "given", e->given);
+    put(object, "taken_over", e->taken_over);
     put(object, "bytes_per_flow", e->bytes_per_flow);
     return object;
 }
@@ -194,6 +195,21 @@ static json_t *reactor(const struct nst_reactor_stats *s)
     return object;
 }
 
+static json_t *cores(const struct report *r)
+{
+    json_t *array = json_array();
+
+    for (unsigned i = 0; i < r->n_cores; i++) {
+        json_t *object = json_object();
+
+        json_object_set_new(object, "engine", engine(&r->cores[i].engine));
+        json_object_set_new(object, "store", store(r, &r->cores[i].store));
+        json_object_set_new(object, "reactor", reactor(&r->cores[i].reactor));
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
 int report_json(const struct report *r, FILE *out)
 {
     json_t *root = json_object(), *buffers = json_object();
@@ -206,9 +222,10 @@ int report_json(const struct report *r, FILE *out)
     json_object_set_new(root, "error", r->error[0] != '\0' ? string(r->error) : json_null());
     json_object_set_new(root, "duration", json_real(r->seconds));
     json_object_set_new(root, "engine", engine(&r->engine));
-    json_object_set_new(root, "store", store(r));
+    json_object_set_new(root, "store", store(r, &r->store));
     json_object_set_new(root, "ports", ports(r));
     json_object_set_new(root, "reactor", reactor(&r->reactor));
+    json_object_set_new(root, "cores", cores(r));
     json_object_set_new(buffers, "whole", json_boolean(r->buffers_missing == 0));
     put(buffers, "missing", r->buffers_missing);
     json_object_set_new(root, "buffers", buffers);

@@ -27,6 +27,7 @@ enum {
     EAL,
     NO_HUGE,
     BUSY_POLL,
+    CORES,
     CPU,
     REPORT,
     QUIET,
@@ -66,14 +67,18 @@ static const struct {
         "compute the checksums of packets for which no device vouches (the default), and drop what is wrong; or "
         "trust" },
       FOR_RUN },
-    { { FLOWS, "flows", 0, "N", "flows that are followed at the same time (1048576)" }, FOR_RUN | FOR_CHECK },
-    { { PACKETS, "packets", 0, "N", "packet buffers (16384)" }, FOR_RUN | FOR_CHECK },
-    { { STREAM_MEMORY, "stream-memory", 0, "SIZE", "bytes of stream data kept for all flows (256M)" },
+    { { FLOWS, "flows", 0, "N", "flows that are followed at the same time, on each core (1048576)" },
+      FOR_RUN | FOR_CHECK },
+    { { PACKETS, "packets", 0, "N", "packet buffers (16384 for each core)" }, FOR_RUN | FOR_CHECK },
+    { { STREAM_MEMORY, "stream-memory", 0, "SIZE", "bytes of stream data kept for all flows of a core (256M)" },
       FOR_RUN | FOR_CHECK },
     { { EAL, "eal", 0, "ARGS", "further arguments for DPDK, in one word" }, FOR_RUN },
     { { NO_HUGE, "no-huge", 0, NULL, "use ordinary memory even where huge pages are to be had" }, FOR_RUN | FOR_CHECK },
     { { BUSY_POLL, "busy-poll", 0, NULL, "never sleep: lower latency, and a core that is always busy" }, FOR_RUN },
-    { { CPU, "cpu", 0, "N", "stay on this processor" }, FOR_RUN },
+    { { CORES, "cores", 0, "N",
+        "work on N cores (1); each has flows, stream data, a connection to the store and an NF of its own" },
+      FOR_RUN | FOR_CHECK },
+    { { CPU, "cpu", 0, "N[,N...]", "stay on this processor; with --cores on these, one for each" }, FOR_RUN },
     { { REPORT, "report", 0, "FILE", "write the closing report as JSON too; - is standard output" }, FOR_RUN },
     { { QUIET, "quiet", 'q', NULL, "print warnings and errors only" }, FOR_RUN },
     { { VERBOSE, "verbose", 'v', NULL, "say more, and let DPDK speak" }, FOR_RUN },
@@ -136,6 +141,27 @@ static int set_store(struct settings *s, const char *value, struct complaint *c)
     return 0;
 }
 
+static int set_cpus(struct settings *s, const char *value, struct complaint *c)
+{
+    char one[16];
+    uint64_t n;
+
+    s->n_cpus = 0;
+    for (const char *at = value;; at++) {
+        size_t len = strcspn(at, ",");
+        if (s->n_cpus == CORES_LIMIT)
+            return complain(c, -EINVAL, "--cpu: more than %d processors", CORES_LIMIT);
+        snprintf(one, sizeof one, "%.*s", len < sizeof one ? (int)len : (int)sizeof one - 1, at);
+        int rc = value_number(c, "--cpu", one, 0, CPU_SETSIZE - 1, &n);
+        if (rc < 0)
+            return rc;
+        s->cpus[s->n_cpus++] = (int)n;
+        at += len;
+        if (*at == '\0')
+            return 0;
+    }
+}
+
 static int set(void *arg, const struct option_spec *spec, const char *value, struct complaint *c)
 {
     static const char *const fail_words[] = { "closed", "open" };
@@ -195,11 +221,13 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
     case BUSY_POLL:
         s->busy_poll = true;
         return 0;
-    case CPU:
-        rc = number32(c, spec, value, 0, CPU_SETSIZE - 1, &n);
+    case CORES:
+        rc = number32(c, spec, value, 1, CORES_LIMIT, &n);
         if (rc == 0)
-            s->cpu = (int)n;
+            s->cores = n;
         return rc;
+    case CPU:
+        return set_cpus(s, value, c);
     case REPORT:
         s->report = value;
         return 0;
@@ -228,6 +256,13 @@ static int validate(const struct settings *s, struct complaint *c)
                 return complain(c, -EINVAL, "--ports: %s is given twice", s->ports[i]);
     if (s->module == NULL)
         return 0;
+    if (s->n_cpus != 0 && s->n_cpus != s->cores)
+        return complain(c, -EINVAL, "--cpu: %u processors given for %u core%s", s->n_cpus, s->cores,
+                        s->cores > 1 ? "s" : "");
+    for (unsigned i = 0; i < s->n_cpus; i++)
+        for (unsigned j = 0; j < i; j++)
+            if (s->cpus[i] == s->cpus[j])
+                return complain(c, -EINVAL, "--cpu: %d is given twice", s->cpus[i]);
     if (s->n_ports != 0 && s->n_inputs != 0)
         return complain(c, -EINVAL, "--ports and -r exclude each other: live traffic, or captures");
     if (s->n_ports == 0 && s->n_inputs == 0)
@@ -253,7 +288,7 @@ int settings_read(struct settings *s, const struct nst_module *module, int argc,
     size_t own = module_options(module), n;
     int rc;
 
-    *s = (struct settings){ .module = module, .cpu = -1, .store = "mem:", .store_name = "mem:" };
+    *s = (struct settings){ .module = module, .cores = 1, .store = "mem:", .store_name = "mem:" };
     s->module_values = calloc(own + 1, sizeof *s->module_values);
     specs = calloc(N_COMMON + own, sizeof *specs);
     if (s->module_values == NULL || specs == NULL) {
@@ -328,9 +363,10 @@ int settings_probe(const struct settings *s, struct complaint *c)
         if (S_ISDIR(st.st_mode))
             return complain(c, -EISDIR, "-r %s: %s", path, strerror(EISDIR));
     }
-    if (s->cpu >= 0 && sched_getaffinity(0, sizeof cpus, &cpus) == 0 && !CPU_ISSET(s->cpu, &cpus))
-        return complain(c, -ENODEV, "--cpu %d: this process may not run there (%d processors are allowed)", s->cpu,
-                        CPU_COUNT(&cpus));
+    for (unsigned i = 0; i < s->n_cpus; i++)
+        if (sched_getaffinity(0, sizeof cpus, &cpus) == 0 && !CPU_ISSET(s->cpus[i], &cpus))
+            return complain(c, -ENODEV, "--cpu %d: this process may not run there (%d processors are allowed)",
+                            s->cpus[i], CPU_COUNT(&cpus));
     if (s->output != NULL)
         rc = probe_output(s, "-w", s->output, c);
     if (rc == 0 && s->report != NULL)

@@ -5,7 +5,7 @@
 #include "options.h"
 #include <netstar/module.h>
 
-enum { PORTS_MAX = 16, INPUTS_MAX = 64 };
+enum { PORTS_MAX = 16, INPUTS_MAX = 64, CORES_LIMIT = 32 };
 
 struct settings {
     const struct nst_module *module; /* NULL for check */
@@ -29,7 +29,9 @@ struct settings {
     size_t stream_memory;
     const char *eal;
     bool no_huge, busy_poll, quiet, verbose;
-    int cpu; /* -1: not pinned */
+    unsigned cores;
+    int cpus[CORES_LIMIT]; /* one for each core, or none */
+    unsigned n_cpus;
     const char *report;
 };
 

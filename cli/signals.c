@@ -1,21 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "signals.h"
 #include <errno.h>
+#include <netstar/cores.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t event = -1;
+/* A descriptor and 1; 0 is none. */
+static atomic_int events[NST_CORES_MAX];
+
+void signals_raise(void)
+{
+    uint64_t one = 1;
+
+    for (unsigned i = 0; i < NST_CORES_MAX; i++) {
+        int fd = atomic_load(&events[i]) - 1;
+        if (fd >= 0 && write(fd, &one, sizeof one) < 0) {
+            /* Full: so many are waiting that one more changes nothing. */
+        }
+    }
+}
 
 static void caught(int signal_number)
 {
     int saved = errno;
-    uint64_t one = 1;
 
     (void)signal_number;
-    if (write(event, &one, sizeof one) < 0) {
-        /* Full: so many are waiting that one more changes nothing. */
-    }
+    signals_raise();
     errno = saved;
 }
 
@@ -31,15 +43,21 @@ static int handle(void (*handler)(int))
 
 int signals_open(void)
 {
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), rc;
+    unsigned at = 0;
+    int fd, rc;
 
+    while (at < NST_CORES_MAX && atomic_load(&events[at]) != 0)
+        at++;
+    if (at == NST_CORES_MAX)
+        return -EMFILE;
+    fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fd < 0)
         return -errno;
-    event = fd;
+    atomic_store(&events[at], fd + 1);
     signal(SIGPIPE, SIG_IGN);
     rc = handle(caught);
     if (rc < 0) {
-        close(fd);
+        signals_close(fd);
         return rc;
     }
     return fd;
@@ -54,7 +72,14 @@ uint64_t signals_read(int fd)
 
 void signals_close(int fd)
 {
-    handle(SIG_DFL);
-    event = -1;
+    unsigned open = 0;
+
+    for (unsigned i = 0; i < NST_CORES_MAX; i++) {
+        if (atomic_load(&events[i]) == fd + 1)
+            atomic_store(&events[i], 0);
+        open += atomic_load(&events[i]) != 0;
+    }
+    if (open == 0)
+        handle(SIG_DFL);
     close(fd);
 }

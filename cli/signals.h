@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cli/signals.h - SIGINT and SIGTERM as a descriptor that a reactor can watch. */
+/* cli/signals.h - SIGINT and SIGTERM as descriptors that reactors can watch, one for each core. */
 #pragma once
 #include <stdint.h>
 
-/* Catches the two from now on, ignores SIGPIPE, and returns a descriptor that becomes readable when one comes, or a
- * negative errno. Once for the process. */
+/* Returns a descriptor that becomes readable when one of the two comes, or a negative errno. From the first on they are
+ * caught, and SIGPIPE is ignored. -EMFILE: more than there may be cores. On one thread at a time. */
 int signals_open(void);
 
 /* How many have come since the last call. Never waits. */
 uint64_t signals_read(int fd);
 
-/* Gives the signals their default meaning back and closes the descriptor. */
+/* As if one had come. Any thread. */
+void signals_raise(void);
+
+/* Closes a descriptor; with the last, the signals get their default meaning back. */
 void signals_close(int fd);

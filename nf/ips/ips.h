@@ -34,6 +34,7 @@ struct ips {
         uint64_t bad_records;    /* found in the store, and not understood */
         uint64_t not_forgotten;  /* records of closed flows that could not be deleted */
     } count;
+    uint64_t alerts_lost;          /* by the instances that were merged into this one */
     uint8_t record[IPS_STATE_MAX]; /* the one that is written next */
 };
 

@@ -147,6 +147,29 @@ static void line(FILE *out, const char *name, uint64_t value)
     fprintf(out, "  %-26s  %14llu\n", name, (unsigned long long)value);
 }
 
+static void module_merge(void *arg, const void *other)
+{
+    struct ips *ips = arg;
+    const struct ips *more = other;
+
+    ips->count.bytes += more->count.bytes;
+    for (int i = 0; i < IPS_ACTIONS; i++)
+        ips->count.alerts[i] += more->count.alerts[i];
+    ips->count.matches_skipped += more->count.matches_skipped;
+    ips->count.blocked += more->count.blocked;
+    ips->count.blocked_before += more->count.blocked_before;
+    ips->count.resumed += more->count.resumed;
+    ips->count.picked_up += more->count.picked_up;
+    ips->count.restarted += more->count.restarted;
+    ips->count.bad_records += more->count.bad_records;
+    ips->count.not_forgotten += more->count.not_forgotten;
+    ips->count.states += more->count.states;
+    ips->count.state_bytes += more->count.state_bytes;
+    if (more->count.state_peak > ips->count.state_peak)
+        ips->count.state_peak = more->count.state_peak;
+    ips->alerts_lost += more->alerts_lost + ips_alerts_lost(more->alerts);
+}
+
 static void module_report(void *arg, FILE *out)
 {
     struct ips *ips = arg;
@@ -159,7 +182,7 @@ static void module_report(void *arg, FILE *out)
         snprintf(name, sizeof name, "alerts, %s", ips_action_name((enum ips_action)i));
         line(out, name, ips->count.alerts[i]);
     }
-    line(out, "alerts not written", ips_alerts_lost(ips->alerts));
+    line(out, "alerts not written", ips->alerts_lost + ips_alerts_lost(ips->alerts));
     line(out, "matches beyond the limit", ips->count.matches_skipped);
     line(out, "flows blocked", ips->count.blocked);
     line(out, "flows blocked before", ips->count.blocked_before);
@@ -183,6 +206,7 @@ const struct nst_module ips_module = {
     .open = open_handler,
     .close = module_close,
     .quiet = module_quiet,
+    .merge = module_merge,
     .report = module_report,
 };
 
@@ -195,5 +219,6 @@ const struct nst_module ips_callback_module = {
     .open = open_callback,
     .close = module_close,
     .quiet = module_quiet,
+    .merge = module_merge,
     .report = module_report,
 };

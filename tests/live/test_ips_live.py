@@ -73,6 +73,33 @@ def test_both_drivers(lab, nginx, sink, redis, rules, driver):
     assert DROPPED not in sink.all()
 
 
+@pytest.mark.parametrize("driver", ["xdp", "packet"])
+def test_two_cores(lab, nginx, sink, redis, rules, driver):
+    """Downloads pass whole, attacks are seen, and both cores work: each has one of the ports and some of the flows."""
+    digest = nginx.add("blob", BLOB)
+    ports = [f"{driver}:{p}" for p in lab.ports]
+    with NetStar(lab, redis.url, rules, ports=ports, extra=["--cores", "2"]) as netstar:
+        assert "flows spread by software" in wait_for(lambda: "one queue, of core 1" in netstar.process.text() and
+                                                      netstar.process.text(), 5, "the opening lines")
+        for _ in range(12):
+            assert lab.curl(f"http://{SERVER4}/blob") == (0, digest, len(BLOB))
+        assert lab.curl(f"http://[{SERVER6}]/blob") == (0, digest, len(BLOB))
+        assert all(caught(lab, sink, netstar) for _ in range(6))
+        before = cpu_seconds(netstar.process.pid)
+        time.sleep(2)
+        idle = cpu_seconds(netstar.process.pid) - before
+        report = finish(netstar)
+    assert DROPPED not in sink.all()
+    assert idle < 1.0, f"{idle} of 2 seconds"
+    cores = report["cores"]
+    assert len(cores) == 2
+    assert all(c["engine"]["flows_opened"] > 0 and c["engine"]["taken_over"] > 0 for c in cores)
+    assert sum(c["engine"]["given"] for c in cores) == sum(c["engine"]["taken_over"] for c in cores)
+    e = report["engine"]
+    assert e["dropped"]["core_full"] == 0 or e["packets"] > 10000
+    assert e["packets"] == e["forwarded"] + e["sent_by_handler"] + sum(e["dropped"].values()), e
+
+
 @pytest.mark.parametrize("client,server", [(CLIENT4, SERVER4), (CLIENT6, SERVER6)], ids=["ipv4", "ipv6"])
 def test_attack_split_over_three_segments(lab, sink, redis, rules, client, server):
     parts = pieces(DROPPED)
