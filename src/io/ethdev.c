@@ -38,6 +38,10 @@ struct ethdev {
     struct ethdev *next; /* in `open_devices` */
     uint16_t id;
     uint16_t queues, next_queue;
+    uint16_t queue;        /* the first receive queue, and the send queue */
+    struct ethdev *one_of; /* this is one queue of that device; NULL: the device */
+    struct ethdev *views;  /* one for each core, when it has a queue for each */
+    struct port_rss rss;
     bool own;        /* made by ethdev_open: removed when closed */
     bool chains;     /* can send packets of several segments */
     int promiscuous; /* see interface_promiscuous */
@@ -65,7 +69,7 @@ static unsigned ethdev_rx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
     unsigned got = 0;
 
     for (unsigned i = 0; i < d->queues && got == 0; i++) {
-        got = rte_eth_rx_burst(d->id, d->next_queue, m, (uint16_t)n);
+        got = rte_eth_rx_burst(d->id, (uint16_t)(d->queue + d->next_queue), m, (uint16_t)n);
         if (++d->next_queue == d->queues)
             d->next_queue = 0;
     }
@@ -103,7 +107,7 @@ static void ethdev_tx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
         m[keep++] = m[i];
     }
     for (unsigned tries = 0; sent < keep && tries < TX_TRIES; tries++)
-        sent += rte_eth_tx_burst(d->id, 0, m + sent, (uint16_t)(keep - sent));
+        sent += rte_eth_tx_burst(d->id, d->queue, m + sent, (uint16_t)(keep - sent));
     d->n.tx_packets += sent;
     for (unsigned i = sent; i < keep; i++) {
         bytes -= m[i]->pkt_len;
@@ -158,6 +162,10 @@ static void ethdev_stats(const struct nst_port *p, struct nst_port_stats *out)
     struct ethdev *d = ethdev_of(p);
     struct rte_eth_stats s;
 
+    if (d->one_of != NULL) { /* what the device says is of all queues */
+        *out = d->n;
+        return;
+    }
     for (unsigned i = 0; i < d->n_watches; i++) {
         struct tpacket_stats t;
         socklen_t len = sizeof t;
@@ -166,6 +174,13 @@ static void ethdev_stats(const struct nst_port *p, struct nst_port_stats *out)
             d->n.rx_missed += t.tp_drops;
     }
     *out = d->n;
+    for (unsigned i = 0; d->views != NULL && i < d->queues; i++) {
+        out->rx_packets += d->views[i].n.rx_packets;
+        out->rx_bytes += d->views[i].n.rx_bytes;
+        out->tx_packets += d->views[i].n.tx_packets;
+        out->tx_bytes += d->views[i].n.tx_bytes;
+        out->tx_dropped += d->views[i].n.tx_dropped;
+    }
     if (rte_eth_stats_get(d->id, &s) == 0) {
         out->rx_missed += s.imissed + s.ierrors;
         out->rx_no_buffer = s.rx_nombuf;
@@ -204,6 +219,7 @@ static int ethdev_close(struct nst_port *p)
     io_buffers_kept(-(int)(given_back < d->kept ? given_back : d->kept));
     if (d->promiscuous >= 0)
         close(d->promiscuous);
+    free(d->views);
     for (struct ethdev **at = &open_devices; *at != NULL; at = &(*at)->next) {
         if (*at == d) {
             *at = d->next;
@@ -214,7 +230,13 @@ static int ethdev_close(struct nst_port *p)
     return 0;
 }
 
+static struct nst_port *ethdev_queue(struct nst_port *p, unsigned core)
+{
+    return &ethdev_of(p)->views[core].port;
+}
+
 static const struct port_ops ethdev_ops = {
+    .queue = ethdev_queue,
     .rx = ethdev_rx,
     .tx = ethdev_tx,
     .attach = ethdev_attach,
@@ -275,6 +297,98 @@ static const char *said(int rc)
     return s[0] != '\0' ? s : rte_strerror(-rc);
 }
 
+/* ---- a queue for each core ---- */
+
+/* Whether the device can bring both directions of a flow to one of n queues: asked before it is set up. */
+static bool may_scale(const struct rte_eth_dev_info *info, unsigned n)
+{
+    const uint64_t least = RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_IPV4;
+
+    return n > 1 && n <= info->max_rx_queues && n <= info->max_tx_queues && info->reta_size >= n &&
+           info->reta_size <= RSS_TABLE_MAX && (info->reta_size & (info->reta_size - 1)) == 0 &&
+           (info->flow_type_rss_offloads & least) != 0 && info->hash_key_size <= RSS_KEY_MAX;
+}
+
+/* Flows of TCP and UDP by addresses and ports, all else that is IP by addresses; fragments have no ports. */
+static const uint64_t scale_types = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
+
+static int spread(struct ethdev *d, const struct rte_eth_dev_info *info)
+{
+    struct rte_eth_rss_reta_entry64 reta[RSS_TABLE_MAX / RTE_ETH_RETA_GROUP_SIZE];
+    uint16_t size = info->reta_size;
+
+    memset(reta, 0, sizeof reta);
+    for (unsigned i = 0; i < size; i++) {
+        reta[i / RTE_ETH_RETA_GROUP_SIZE].mask |= (uint64_t)1 << i % RTE_ETH_RETA_GROUP_SIZE;
+        reta[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE] = (uint16_t)(i % d->queues);
+    }
+    int rc = rte_eth_dev_rss_reta_update(d->id, reta, size);
+    if (rc == 0)
+        rc = rte_eth_dev_rss_reta_query(d->id, reta, size);
+    for (unsigned i = 0; i < size && rc == 0; i++) {
+        uint16_t q = reta[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE];
+        d->rss.queue[i] = (uint8_t)q;
+        rc = q < d->queues ? 0 : -ERANGE;
+    }
+    return rc;
+}
+
+/* What the started device says it does is read back and compared with what we compute. When it is not the same, the
+ * choice is made by software, wherever packets arrive. */
+static void verify_scaling(struct ethdev *d, const struct rte_eth_dev_info *info)
+{
+    uint8_t key[RSS_KEY_MAX] = { 0 };
+    struct rte_eth_rss_conf c = { .rss_key = key, .rss_key_len = info->hash_key_size };
+    size_t len = info->hash_key_size != 0 ? info->hash_key_size : 40;
+
+    if (c.rss_key_len == 0)
+        c.rss_key_len = 40;
+    d->rss.queues = d->queues;
+    d->rss.entries = info->reta_size;
+    /* Some drivers take the key only now; what counts is what they say afterwards. */
+    rss_key(key, len);
+    c.rss_hf = scale_types & info->flow_type_rss_offloads;
+    rte_eth_dev_rss_hash_update(d->id, &c);
+    memset(key, 0, sizeof key);
+    int rc = spread(d, info);
+    if (rc == 0)
+        rc = rte_eth_dev_rss_hash_conf_get(d->id, &c);
+    if (rc == 0 && !rss_verify(&d->rss, key, len))
+        rc = -EPROTO;
+    if (rc != 0) {
+        nst_log(NST_LOG_INFO, "%s: its receive-side scaling is not used: %s", d->port.name,
+                rc == -EPROTO ? "the two directions of a flow are not hashed alike" : rte_strerror(-rc));
+        return;
+    }
+    d->rss.with_ports[0][0] = (c.rss_hf & RTE_ETH_RSS_NONFRAG_IPV4_TCP) != 0;
+    d->rss.with_ports[0][1] = (c.rss_hf & RTE_ETH_RSS_NONFRAG_IPV4_UDP) != 0;
+    d->rss.with_ports[1][0] = (c.rss_hf & RTE_ETH_RSS_NONFRAG_IPV6_TCP) != 0;
+    d->rss.with_ports[1][1] = (c.rss_hf & RTE_ETH_RSS_NONFRAG_IPV6_UDP) != 0;
+    d->port.rss = &d->rss;
+}
+
+static int make_views(struct ethdev *d)
+{
+    d->views = calloc(d->queues, sizeof *d->views);
+    if (d->views == NULL)
+        return -ENOMEM;
+    for (uint16_t i = 0; i < d->queues; i++) {
+        struct ethdev *v = &d->views[i];
+        v->port = d->port;
+        v->ops = d->ops;
+        v->ops.driver = d->driver;
+        v->ops.queue = NULL;
+        v->ops.close = NULL;
+        v->port.ops = &v->ops;
+        v->id = d->id;
+        v->queue = i;
+        v->queues = 1;
+        v->one_of = d;
+        v->chains = d->chains;
+    }
+    return 0;
+}
+
 static int start(struct ethdev *d, const struct ethdev_config *c, const char **why)
 {
     struct rte_eth_dev_info info;
@@ -296,6 +410,18 @@ static int start(struct ethdev *d, const struct ethdev_config *c, const char **w
     if (d->chains)
         conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
     d->queues = c->queues != 0 ? c->queues : 1;
+    uint8_t key[RSS_KEY_MAX];
+    bool scale = c->queues == 0 && may_scale(&info, io_cores());
+    if (scale) {
+        d->queues = (uint16_t)io_cores();
+        rss_key(key, sizeof key);
+        conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+        conf.rx_adv_conf.rss_conf = (struct rte_eth_rss_conf){
+            .rss_key = key,
+            .rss_key_len = info.hash_key_size != 0 ? info.hash_key_size : 40,
+            .rss_hf = scale_types & info.flow_type_rss_offloads,
+        };
+    }
     rc = rte_eth_dev_configure(d->id, d->queues, d->queues, &conf);
     if (rc == 0)
         rc = rte_eth_dev_adjust_nb_rx_tx_desc(d->id, &rx_desc, &tx_desc);
@@ -308,6 +434,11 @@ static int start(struct ethdev *d, const struct ethdev_config *c, const char **w
         rc = rte_eth_dev_start(d->id);
     if (rc < 0)
         return io_fail(rc, why, "%s: the driver %s refused: %s", c->name, info.driver_name, said(rc));
+    if (scale) {
+        verify_scaling(d, &info);
+        if (d->port.rss != NULL)
+            return make_views(d);
+    }
     return 0;
 }
 

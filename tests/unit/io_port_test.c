@@ -137,6 +137,39 @@ static void full_body(void)
     CHECK(nst_io_close(&missing) == 0 && missing == 0);
 }
 
+/* DPDK's null device keeps the key and the table that it is given; it chooses no queue by them, so what is looked at is
+ * what was agreed, and that the queues are apart. */
+static void scaling_body(void)
+{
+    struct nst_io_config c = { .packets = 2048, .no_huge = true, .cores = 2 };
+    struct nst_port *p, *view[2];
+    struct rte_mbuf *m[32];
+    struct nst_port_stats s;
+    uint32_t missing = 9;
+
+    CHECK(nst_io_open(&c, &why) == 0);
+    CHECK(nst_port_open(&p, "net_null0", &why) == 0);
+    CHECK(p->rss != NULL && p->rss->queues == 2 && p->rss->entries >= 2);
+    unsigned used[2] = { 0 };
+    for (uint32_t i = 0; i < 1000; i++)
+        used[port_rss_core(p->rss, 4, 6, 0x0200000a0100000aULL, i << 16 | 80)]++;
+    CHECK(used[0] > 300 && used[1] > 300);
+    for (unsigned i = 0; i < 2; i++) {
+        view[i] = p->ops->queue(p, i);
+        view[i]->index = 3;
+        CHECK(port_rx(view[i], m, 32) == 32);
+        CHECK(nst_packet_port(packet_of(m[0])) == 3);
+        for (unsigned k = 0; k < 32; k++)
+            port_tx(view[i], m[k]);
+        nst_port_stats(view[i], &s);
+        CHECK(s.rx_packets == 32 && s.tx_packets == 32);
+    }
+    nst_port_stats(p, &s);
+    CHECK(s.rx_packets == 64 && s.tx_packets == 64);
+    CHECK(nst_port_close(p) == 0);
+    CHECK(nst_io_close(&missing) == 0 && missing == 0);
+}
+
 static void missing_body(void)
 {
     uint32_t missing = 0;
@@ -253,6 +286,7 @@ static void unprivileged_body(void)
     }
 CHILD(ring)
 CHILD(null)
+CHILD(scaling)
 CHILD(full)
 CHILD(missing)
 CHILD(names)
@@ -268,7 +302,7 @@ int main(void)
         cmocka_unit_test(ring),          cmocka_unit_test(null),      cmocka_unit_test(full),
         cmocka_unit_test(missing),       cmocka_unit_test(names),     cmocka_unit_test(eal_device),
         cmocka_unit_test(bad_arguments), cmocka_unit_test(bad_sizes), cmocka_unit_test(affinity),
-        cmocka_unit_test(unprivileged),
+        cmocka_unit_test(unprivileged),  cmocka_unit_test(scaling),
     };
     return cmocka_run_group_tests_name("io_port", tests, NULL, NULL);
 }
