@@ -7,15 +7,19 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The symbol must be the struct itself: reading a pointer, or a smaller struct, as one would read past its end. */
+/* The symbol must be the struct itself: reading a pointer, or a smaller struct, as one would read past its end. A struct
+ * of an older version may be smaller. */
 static bool is_module_object(void *symbol)
 {
+    const struct nst_module *m = symbol;
+    size_t least = offsetof(struct nst_module, merge); /* the end of the first version's, nearly */
     const ElfW(Sym) *elf = NULL;
     Dl_info info;
 
     if (dladdr1(symbol, &info, (void **)&elf, RTLD_DL_SYMENT) == 0 || elf == NULL)
         return false;
-    return ELF64_ST_TYPE(elf->st_info) == STT_OBJECT && elf->st_size >= sizeof(struct nst_module);
+    return ELF64_ST_TYPE(elf->st_info) == STT_OBJECT && elf->st_size >= least &&
+           (m->abi != NST_MODULE_ABI || elf->st_size >= sizeof *m);
 }
 
 static int load(const struct nst_module **out, const char *path, struct complaint *c)
