@@ -57,8 +57,8 @@ static void prefetch_kept(const struct nst_engine *e, uint16_t state_at)
             rte_prefetch0(first[i]);
     }
     for (unsigned i = 0; i < e->n; i++) {
-        if (first[i] != NULL && first[i]->next != NULL)
-            rte_prefetch0(first[i]->next);
+        if (first[i] != NULL && first[i]->behind != 0)
+            rte_prefetch0(first[i] + first[i]->behind);
     }
 }
 
@@ -157,6 +157,9 @@ static struct nst_flow *__attribute__((noinline, cold))
 flow_for_syn(struct nst_engine *e, unsigned i, const struct nst_packet *p, struct nst_flow *f)
 {
     if (f->life != LIFE_CLOSING && (f->life != LIFE_OPENING || (f->flags & FLOW_BY_SYN)))
+        return f;
+    bool from_client = e->from_b[i] == ((f->flags & FLOW_CLIENT_IS_B) != 0);
+    if (f->why == NST_CLOSED_BY_FIN && !tcp_may_begin_anew(f, from_client ? NST_SERVER : NST_CLIENT, p))
         return f;
     flows_retire(f, NST_CLOSED_BY_FIN);
     return find_flow(e, i, p);

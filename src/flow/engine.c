@@ -99,6 +99,12 @@ static int take_ports(struct nst_engine *e, struct nst_port *const ports[], unsi
     for (unsigned i = 0; i < n; i++)
         e->peer[i] = e->ports[i ^ (n > 1)];
     e->two_sided = n > 1 && !e->replay ? FLOW_CLIENT_ODD : 0;
+    for (unsigned side = 0; side < 2; side++) {
+        /* Many captures, and NFs that follow one end, see one direction only: there nobody confirms anything. */
+        e->strict[side] = !e->replay && e->nf->half[!side].inspect == &nst_tcp;
+        e->unkept[side] =
+            !e->strict[side] || e->policy.on_no_memory == NST_FORWARD || e->policy.on_no_memory == NST_FORWARD_FLOW;
+    }
     return 0;
 }
 

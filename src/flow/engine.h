@@ -130,6 +130,8 @@ struct nst_engine {
     uint8_t keep[EVENT_SETS];       /* bit per side: nst_tcp keeps delivered bytes until they are acknowledged */
     uint8_t closes[EVENT_SETS];     /* bit per side: CLOSE is registered */
     struct nst_policy policy;
+    bool strict[2]; /* nst_tcp, by side: nothing reaches the end but through here, and all it says comes by */
+    bool unkept[2]; /* bytes may go on that nothing could be compared with when they come again */
 
     struct hash_secret secret;
     struct table table;
@@ -257,6 +259,8 @@ void flow_block(struct nst_flow *f, struct nst_packet *p, enum nst_verdict v, en
 nst_events tcp_pickup(struct nst_flow *f, enum nst_side side, struct nst_packet *p);
 /* Every byte up to the FIN was delivered to this side. */
 bool tcp_stream_ended(struct nst_flow *f, enum nst_side side);
+/* A SYN to an end of a flow that is over by FIN: this end would take it (RFC 9293, 3.10.7.4; RFC 6191). */
+bool tcp_may_begin_anew(const struct nst_flow *f, enum nst_side side, const struct nst_packet *p);
 
 /* ---- loop.c ---- */
 /* A loop has an event, or could have one. */
@@ -283,6 +287,11 @@ void watch_leave(struct nst_flow *f);
 static inline bool flow_keeps(const struct nst_flow *f, enum nst_side side)
 {
     return f->engine->keep[f->set] >> side & 1;
+}
+/* What is registered at this half. */
+static inline nst_events flow_wants(const struct nst_flow *f, enum nst_side side, enum nst_dir dir)
+{
+    return f->engine->set[f->set].wanted[side][dir];
 }
 /* The end of the flow is an event at this half. */
 static inline bool flow_closes(const struct nst_flow *f, enum nst_side side)
@@ -313,5 +322,10 @@ void packet_drop(struct nst_engine *e, struct nst_packet *p, enum nst_cause caus
 
 /* An inspector of this layer answers this when its packet must not pass: it cannot be kept. */
 #define EV_REFUSED ((nst_events)1 << 31)
+/* nst_tcp: bytes beyond the window; an old time stamp. */
+#define EV_WINDOW ((nst_events)1 << 29)
+#define EV_STALE ((nst_events)1 << 28)
+/* All that there is a policy for. */
+#define EV_POLICY (EV_REFUSED | EV_WINDOW | EV_STALE | NST_EV_CONFLICT | NST_EV_MIDSTREAM)
 /* In event_set.look only: an event of the NF's own may follow. */
 #define EV_BUILT ((nst_events)1 << 30)

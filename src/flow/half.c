@@ -136,7 +136,11 @@ bool half_policy(struct nst_flow *f, enum nst_side side, struct nst_packet *p, n
         set_cause(f, NST_BY_STREAM_LIMIT);
         return half_apply_other(f, side, p, NST_DROP);
     }
-    if (*what & ~registered & NST_EV_MIDSTREAM)
+    if (*what & EV_WINDOW)
+        cause = NST_BY_WINDOW;
+    else if (*what & EV_STALE)
+        cause = NST_BY_STALE;
+    else if (*what & ~registered & NST_EV_MIDSTREAM)
         cause = NST_BY_MIDSTREAM;
     else if (*what & ~registered & NST_EV_CONFLICT)
         cause = NST_BY_CONFLICT;

@@ -1,17 +1,130 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* flow/tcp_end.h - the state of nst_tcp for one end of one flow; tcp.c says what it means. */
+/* flow/tcp_end.h - the state of nst_tcp for one end of one flow, and what its files share.
+ *
+ * tcp.c           the state machine: SYN to FIN, what a packet is, what its verdict makes true
+ * tcp_bytes.c     which bytes it brings, keeps and contradicts
+ * tcp_ack.c       what an end says of itself: acknowledgments, window, time stamps; TCP options
+ * tcp_normal.c    making packets equal to what was inspected
+ * tcp_overlap.c   overlap policies by name and by network
+ */
 #pragma once
+#include "flow/engine.h"
 #include "flow/segments.h"
+#include <rte_byteorder.h>
+#include <rte_tcp.h>
 
 struct tcp_end {
     uint64_t delivered; /* bytes, in order and allowed to pass */
     uint32_t base;      /* sequence number of byte 0 */
     uint32_t acked;     /* this end has acknowledged all before it */
     struct stream kept;
-    struct segment *adding;
+    struct segment *adding; /* pieces that the current packet will have kept */
     uint32_t fin;
-    uint32_t iss; /* number of the SYN that this end has sent, and its bytes */
-    uint16_t syn_len;
+    uint32_t iss;          /* number of the SYN that this end has sent */
+    uint32_t edge;         /* of the window that it has offered, with EDGE; before that: base, while a SYN moves it */
+    uint32_t echoed;       /* the newest time stamp that it has confirmed, with ECHOED */
+    uint32_t stamp;        /* the newest that it was sent, with STAMPED */
+    uint32_t urgent;       /* the furthest urgent byte, with URGENT */
     uint32_t fresh, given; /* bytes that the current packet delivers; those that were handed out */
-    uint16_t flags, now;
+    uint16_t syn_len;      /* bytes in its SYN */
+    uint16_t flags, now;   /* TCP_...; now: what the current packet will add */
+    uint8_t overlap;       /* enum nst_overlap */
+    uint8_t scale : 4;     /* of the windows that it offers */
+    uint8_t heard : 1;     /* its acknowledgments come by */
+    uint8_t picked : 1;    /* up in midstream: what was agreed upon in the SYNs is not known */
+    uint8_t waits : 1;     /* it has closed first, and stays in TIME-WAIT */
 };
+_Static_assert(sizeof(struct tcp_end) <= 88, "idle flows are paid for by the million");
+
+enum {
+    TCP_SYNCED = 1, /* base is known */
+    TCP_SYN_RECEIVED = 2,
+    TCP_SYN_SENT = 4,
+    TCP_OPENED = 8,
+    TCP_FIN_KNOWN = 16,    /* where the stream that this end receives will end: fin */
+    TCP_FIN_RECEIVED = 32, /* and everything before it was delivered */
+    TCP_FIN_SENT = 64,
+    TCP_RESET = 128,
+    TCP_LOST = 256,      /* the end acknowledged bytes that never came by here */
+    TCP_CONFIRMED = 512, /* the end itself has said where its stream begins */
+    TCP_EDGE = 1024,
+    TCP_SCALE_SENT = 2048, /* window scaling was offered in its SYN, in its peer's */
+    TCP_SCALE_RECEIVED = 4096,
+    TCP_ECHOED = 8192,
+    TCP_STAMPED = 16384,
+    TCP_URGENT = 32768,
+    /* Only in `now`: the packet's SYN says where the stream begins; and it said another place before. */
+    TCP_NOW_SYNCED = TCP_SYNCED,
+    TCP_NOW_MOVED = TCP_LOST,
+};
+enum { TCP_AHEAD_MAX = 1 << 30 }; /* the largest window there is (RFC 7323) */
+
+static inline uint32_t next_seq(const struct tcp_end *t)
+{
+    return t->base + (uint32_t)t->delivered;
+}
+
+static inline const struct rte_tcp_hdr *tcp_header(const struct nst_packet *p)
+{
+    return rte_pktmbuf_mtod_offset(mbuf_of(p), const struct rte_tcp_hdr *, p->h.l4);
+}
+
+/* Bytes before it are never compared: they are acknowledged, or were not kept. */
+static inline uint32_t compared_from(const struct tcp_end *t, const struct nst_flow *f, enum nst_side side)
+{
+    return flow_keeps(f, side) ? t->acked : next_seq(t);
+}
+
+/* ---- tcp_bytes.c ---- */
+/* Looks at received payload that is not plainly the next: off counts in the packet. */
+nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
+                             uint32_t off, uint32_t seq, uint32_t len, nst_events before);
+/* Keeps bytes that continue the stream, behind which nothing is kept, where they are to be kept. False: refused. */
+bool tcp_keep_next(struct tcp_end *t, struct nst_flow *f, enum nst_side side, const struct nst_packet *p, uint32_t off,
+                   uint32_t seq, uint32_t len);
+/* The inspector's bytes(). */
+bool tcp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct nst_slice *out);
+
+/* ---- tcp_ack.c ---- */
+/* This end acknowledged everything before ack. */
+void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, enum nst_side side, uint32_t ack);
+/* It offers a window. */
+void tcp_window(struct tcp_end *t, const struct rte_tcp_hdr *h, uint32_t ack);
+
+struct tcp_options {
+    uint32_t stamp, echo;
+    bool stamps, selective;
+    int8_t scale; /* -1: none */
+};
+/* What stands behind a header that is whole; options that lie about their lengths end it. */
+void tcp_options(const struct rte_tcp_hdr *h, struct tcp_options *out);
+
+/* The time stamps of a header; false: it has none. Most have them where everybody puts them. */
+static inline bool tcp_stamps(const struct rte_tcp_hdr *h, uint32_t *stamp, uint32_t *echo)
+{
+    const uint32_t usual = RTE_BE32(0x0101080a);
+    const uint8_t *at = (const uint8_t *)(h + 1);
+    rte_be32_t word[3];
+
+    if (h->data_off >= 8 << 4) {
+        memcpy(word, at, sizeof word);
+        if (likely(word[0] == usual)) {
+            *stamp = rte_be_to_cpu_32(word[1]);
+            *echo = rte_be_to_cpu_32(word[2]);
+            return true;
+        }
+    }
+    struct tcp_options o;
+    tcp_options(h, &o);
+    *stamp = o.stamp;
+    *echo = o.echo;
+    return o.stamps;
+}
+
+/* ---- tcp_normal.c ---- */
+/* The packet's bytes at places that are known, from seq on, become the known ones. False: it cannot be done. */
+bool tcp_normal_bytes(const struct tcp_end *t, struct nst_packet *p, uint32_t off, uint32_t seq, uint32_t len);
+/* Cuts the payload off behind len bytes. False: it cannot be done. */
+bool tcp_normal_cut(struct nst_packet *p, uint32_t len);
+/* Clears the urgent pointer. */
+bool tcp_normal_urgent(struct nst_packet *p);

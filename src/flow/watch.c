@@ -43,7 +43,7 @@ static void derive(struct nst_engine *e, struct event_set *s, uint8_t number)
                     look |= u->of | EV_BUILT;
                 }
             }
-            s->look[side][dir] = look | EV_REFUSED | NST_EV_CONFLICT | NST_EV_MIDSTREAM;
+            s->look[side][dir] = look | EV_POLICY;
             if (dir == NST_RECEIVED && (asked & NST_EV_DATA) &&
                 (e->policy.on_conflict != NST_FORWARD || e->policy.normalise))
                 e->keep[number] |= (uint8_t)(1 << side);
@@ -172,7 +172,7 @@ static nst_events built(struct nst_flow *f, enum nst_side side, enum nst_dir dir
 bool half_rare(struct nst_flow *f, enum nst_side side, enum nst_dir dir, struct nst_packet *p, nst_events wanted,
                nst_events look, nst_events *what)
 {
-    if ((*what & (EV_REFUSED | NST_EV_CONFLICT | NST_EV_MIDSTREAM)) && !half_policy(f, side, p, wanted, what))
+    if ((*what & EV_POLICY) && !half_policy(f, side, p, wanted, what))
         return false;
     if (look & EV_BUILT)
         *what = built(f, side, dir, p, wanted | look, *what);

@@ -88,7 +88,8 @@ static void model_segment(unsigned from, unsigned len, bool fin, bool other)
     if (last < model.next)
         last = model.next;
     if (model.fin >= 0)
-        conflict = conflict || (len > 0 && (int)(from + len) > model.fin) || (fin && (int)(from + len) != model.fin);
+        conflict = conflict || (len > 0 && (int)(from + len) > model.fin) ||
+                   (fin && (int)(from + len) != model.fin && from + len >= model.acked);
     else if (fin)
         conflict = conflict || (from + len < last && from + len >= model.acked);
 
@@ -100,6 +101,10 @@ static void model_segment(unsigned from, unsigned len, bool fin, bool other)
                                    .len = len });
     if (conflict)
         return;
+    if (len == 1 && !fin && from + 1 == model.next && model.acked == model.next) { /* a keep-alive */
+        model.forwarded++;
+        return;
+    }
     if (len > 0 && from < model.next)
         x.what |= NST_EV_RETRANSMIT;
     if (len > 0 && from > model.next)

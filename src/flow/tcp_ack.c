@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an end says of itself: how far it has taken its stream, how much more it would take. */
+#include "flow/tcp_end.h"
+
+enum { SCALE_MAX = 14 }; /* RFC 7323 */
+
+void tcp_options(const struct rte_tcp_hdr *h, struct tcp_options *out)
+{
+    enum { END = 0, NOP = 1, SCALE = 3, SELECTIVE = 5, STAMPS = 8 };
+    const uint8_t *at = (const uint8_t *)(h + 1), *end = (const uint8_t *)h + (h->data_off >> 4) * 4;
+    rte_be32_t word;
+
+    *out = (struct tcp_options){ .scale = -1 };
+    while (at < end && *at != END) {
+        if (*at == NOP) {
+            at++;
+            continue;
+        }
+        if (end - at < 2 || at[1] < 2 || at[1] > end - at)
+            return;
+        if (at[0] == SCALE && at[1] == 3) {
+            out->scale = (int8_t)(at[2] < SCALE_MAX ? at[2] : SCALE_MAX);
+        } else if (at[0] == STAMPS && at[1] == 10) {
+            memcpy(&word, at + 2, sizeof word);
+            out->stamp = rte_be_to_cpu_32(word);
+            memcpy(&word, at + 6, sizeof word);
+            out->echo = rte_be_to_cpu_32(word);
+            out->stamps = true;
+        } else if (at[0] == SELECTIVE) {
+            out->selective = true;
+        }
+        at += at[1];
+    }
+}
+
+void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, enum nst_side side, uint32_t ack)
+{
+    if ((t->flags & TCP_SYNCED) == 0 || seq_diff(ack, t->acked) <= 0 || seq_diff(ack, t->acked) > TCP_AHEAD_MAX)
+        return;
+    /* The number behind a FIN is no byte. */
+    uint32_t next = next_seq(t), upto = (t->flags & TCP_FIN_KNOWN) && ack == t->fin + 1 ? t->fin : ack;
+    if (seq_diff(upto, next) > 0 && !e->replay) {
+        /* Nothing reaches it but through here. Believing it would let two accomplices skip the inspection. */
+        e->stats.acks_ignored++;
+        upto = next;
+    } else if (seq_diff(upto, next) > 0) {
+        /* A capture has holes: the end has got bytes that were not recorded. Go on behind them; what is kept from
+         * before the hole's end is handed out first, by the next packet that this end receives. */
+        const struct segment *x = stream_from(&t->kept, next);
+        if (x != NULL && seq_diff(x->seq, upto) < 0) {
+            if (seq_diff(x->seq, next) > 0) {
+                t->delivered += x->seq - next;
+                e->stats.lost_bytes += x->seq - next;
+            }
+        } else {
+            t->delivered += upto - next;
+            e->stats.lost_bytes += upto - next;
+        }
+        t->flags |= TCP_LOST;
+        upto = next_seq(t);
+    }
+    t->acked = upto;
+    stream_trim(&t->kept, &e->stream, upto);
+}
+
+void tcp_window(struct tcp_end *t, const struct rte_tcp_hdr *h, uint32_t ack)
+{
+    const uint16_t both = TCP_SCALE_SENT | TCP_SCALE_RECEIVED;
+    bool scaled = (t->flags & both) == both && (h->tcp_flags & RTE_TCP_SYN_FLAG) == 0;
+    uint32_t edge = ack + ((uint32_t)rte_be_to_cpu_16(h->rx_win) << (scaled ? t->scale : 0));
+
+    /* What acknowledges more than there is offers nothing. */
+    if (seq_diff(ack, next_seq(t) + ((t->flags & TCP_FIN_RECEIVED) != 0)) > 0)
+        return;
+    if ((t->flags & TCP_EDGE) == 0 || seq_diff(edge, t->edge) > 0) {
+        t->edge = edge;
+        t->flags |= TCP_EDGE;
+    }
+}
