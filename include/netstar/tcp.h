@@ -8,40 +8,53 @@
  *
  * Places    A place is a sequence number of the sender's. `next` is the place of the first byte not yet delivered,
  *           `acked` the first one that the end has not acknowledged. Byte 0 of the stream has the number behind the
- * SYN. All comparisons are modulo 2^32. Effects   What a received segment does (bytes, FIN, RST, the number of a SYN,
- * time stamp, urgent byte) becomes true with FORWARD, FORWARD_FLOW and TAKEN, and is undone by any other verdict. What
- * a segment says of its own sender (acknowledgment, window, echoed time stamp, its SYN and FIN) counts when the half of
- * the sender sees it, whatever becomes of it later.
+ *           SYN. All comparisons are modulo 2^32.
+ * Effects   What a received segment does (bytes, FIN, RST, the number of a SYN) becomes true with FORWARD, FORWARD_FLOW
+ *           and TAKEN, and is undone by any other verdict; so are the SYN and the FIN that an end sends. What it says
+ *           beyond that (acknowledgment, window, time stamps, urgent pointer), and what is counted, counts when it is
+ *           seen, whatever becomes of it.
+ * Beginning A SYN says where the stream begins when that is not known yet, or when it has another number and this end
+ *           has sent no SYN itself, and nothing was delivered or is kept. The end settles it: by the acknowledgment in
+ *           its SYN-ACK, or in its first ACK behind its own SYN. If that is no place between byte 0 and `next`, the
+ *           stream begins there anew (in a capture an ACK above `next` is a hole instead).
  *
  * ---- What a received segment causes ----
  * In this order; the first that applies ends it, unless said otherwise:
  *  1. RST: it resets the end when its number is `next` (RFC 5961), or, where the end has sent a SYN and nothing is
- * known of its peer yet, when it has an ACK. Any other is counted (resets_ignored) and does nothing. No event.
- *  2. No SYN seen and nothing picked up: MIDSTREAM.
- *  3. Bytes outside a SYN for an end that has not yet said where its stream begins (by its SYN-ACK, or the first ACK
- *     behind its own SYN): CONFLICT, live and with both ends followed.
- *  4. A segment with bytes or a FIN whose time stamp is older than the end takes: policy.on_stale.
- *  5. Bytes beyond the window: policy.on_window.
- *  6. A keep-alive, that is at most one byte, at next - 1, without SYN or FIN, when all that was delivered is
- * acknowledged: counted (keep_alives), no event.
- *  7. Else, each on its own account:
+ * known of its peer yet, when it has an ACK. Any other is counted (resets_ignored) and does nothing. No event but
+ * RESET.
+ *  2. SYN: when the end has settled where its stream begins, nothing but an ACK in it counts (the end answers a SYN
+ * with an ACK, RFC 5961; syns_ignored). A SYN-ACK that does not acknowledge the end's SYN is ignored. Else its bytes, a
+ *     FIN and so on are those of any segment, behind the SYN.
+ *     No SYN: MIDSTREAM when none was received and nothing was picked up. CONFLICT, live and with both ends followed,
+ *     when it has bytes and the end has not settled its beginning, unless it has sent a SYN and the bytes begin between
+ *     byte 0 and `next`.
+ *  3. A segment with bytes or a FIN that the end has not acknowledged yet, and an older time stamp than the end takes:
+ *     policy.on_stale.
+ *  4. Bytes beyond the window: policy.on_window.
+ *  5. A keep-alive, that is at most one byte, at next - 1, without SYN or FIN, when all that was delivered is
+ *     acknowledged: counted (keep_alives), no event.
+ *  6. Else, each on its own account:
  *     OPEN        an ACK, when this end has sent and received a SYN; once.
  *     URGENT      see below.
  *     RETRANSMIT  it has bytes, and the first lies before `next`, whatever is known of the byte there.
  *     GAP         it has bytes, and the first lies behind `next`, also when they are kept already.
  *     CONFLICT    one of its bytes differs from the one that is known at its place; bytes before `acked` are never
  *                 compared. Known are kept bytes: those behind a hole, and those delivered, until they are
- * acknowledged. Or it has bytes behind the end of the stream, or a FIN says another end than an earlier one or than
- *                 bytes that were seen, unless that FIN lies before `acked`. Bytes behind the end are never delivered.
+ *                 acknowledged. Or it has bytes behind the end of the stream, or a FIN that does not lie before `acked`
+ *                 says another end than an earlier one or than bytes that were seen. Bytes behind the end are never
+ *                 delivered.
  *     DATA        it makes `next` go on: nst_flow_bytes gives the bytes.
  *
  * ---- What is kept ----
- * Bytes behind a hole, until they are delivered and acknowledged; and delivered bytes, where DATA is registered and
- * policy.on_conflict is not FORWARD, until they are acknowledged. A segment is refused (dropped as "stream limit") when
- * the number behind its last byte is more than stream_per_end above `acked`, or the engine's stream memory is used up.
- * Three things lift that for a segment that is not behind a hole, which then passes unkept (unkept_bytes):
- * policy.on_no_memory that forwards, a capture, and an NF that follows one end only. There, where nobody acknowledges,
- * bytes far behind `next` are forgotten. A retransmission of which some byte between `acked` and `next` is not kept is
+ * Bytes behind a hole, until they are delivered; and delivered bytes, where DATA is registered and policy.on_conflict
+ * is not FORWARD, until they are acknowledged. A segment with bytes that would have to be kept is refused (dropped as
+ * "stream limit") when the number behind its last byte is more than stream_per_end above `acked`, when it begins more
+ * than 2^30 above `next`, when the end holds more than stream_per_end / 256 + 16 blocks, or when the engine's stream
+ * memory is used up. Three things lift that for a segment that is not behind a hole, which then passes unkept
+ * (unkept_bytes): policy.on_no_memory that forwards, a capture, and an NF that follows one end only. There, while the
+ * end has not been heard acknowledging, what lies more than 64 KiB (or stream_per_end / 2) before `next` counts as
+ * acknowledged. A retransmission of which some byte between `acked` and `next` is not kept, where it should be, is
  * counted once (unverified).
  *
  * ---- Overlaps ----
@@ -53,32 +66,33 @@
  * The unit is the segment as it came: every kept byte remembers the first place of the segment that it came with, and
  * the place behind its last byte (without what lay behind the end of the stream). The byte of a new segment [a, b)
  * takes the place of a kept one that came with [c, d): first      never last       always bsd        a < c linux      a
- * < c, or a = c and b > d old-linux  a < c, or a = c and b >= d solaris    b > d, or b = d and a <= c Both agree where
- * they are equal; the place then counts as the new segment's where that takes it.
+ * < c, or a = c and b > d old-linux  a < c, or a = c and b >= d solaris    b > d, or b = d and a <= c also where both
+ * are equal: the place then counts as the new segment's.
  *
  * ---- The window ----
  * The right edge is the largest acknowledgment plus window (scaled where both SYNs offered it) that the end has sent
- * since it said where its stream begins. A segment with bytes at or beyond it is beyond the window, except one byte
- * right at the edge, which is a window probe and may be taken. Checked live, where both ends are followed from their
- * SYNs.
+ * since it settled where its stream begins. A segment with bytes at or beyond it is beyond the window, except a single
+ * byte right at the edge, which is a window probe and may be taken. Checked live, where both ends are followed from
+ * their SYNs.
  *
  * ---- Time stamps (RFC 7323) ----
  * An end puts into every ACK the latest time stamp that it took, so what it ignores is known for certain: a segment
  * whose time stamp is older than the newest that the end has echoed (for linux and old-linux: older by more than one).
- * Echoes of what was never sent are not believed.
+ * An echo that is newer than every time stamp sent to the end is not believed.
  *
  * ---- Urgent data ----
  * The byte before the urgent pointer's place is read in the stream (SO_OOBINLINE), or outside of it: nothing on the
  * wire tells. policy.urgent says which; URGENT tells of each segment with an URG flag and a pointer to a byte.
- * NST_URGENT_OUT: when DATA reaches that byte, nst_flow_bytes leaves it out; offsets count it. Only the latest place is
- * remembered.
+ * NST_URGENT_OUT: when DATA reaches that byte, nst_flow_bytes leaves it out; offsets count it. Only the furthest place
+ * that is not yet delivered is remembered.
  *
  * ---- Normalisation (policy.normalise) ----
  * What leaves is what was inspected, so how the receiver would have decided does not matter: bytes that differ from the
  * known ones are overwritten with those, bytes beyond the window and behind the end of the stream are cut off, URG is
- * cleared, checksums are mended. CONFLICT is still raised where it is registered, but policy.on_conflict is not asked
- * where the packet could be made right; a FIN that contradicts, and what item 3 says, still is for it. The overlap
- * policy is `first`, delivered bytes are kept whatever on_conflict says.
+ * cleared, checksums are mended (normalised counts the packets). CONFLICT is still raised where it is registered, but
+ * policy.on_conflict is only asked where the packet cannot be made right: a FIN that contradicts, a segment that lies
+ * wholly behind the end, bytes before the beginning is settled. The overlap policy is `first`, and delivered bytes are
+ * kept whatever on_conflict says.
  *
  * All functions are called on the flow's reactor, none waits. `side` must be inspected by nst_tcp.
  */

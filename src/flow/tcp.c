@@ -151,11 +151,11 @@ static void received_urgent(struct tcp_end *t, struct nst_engine *e, struct nst_
 }
 
 /* A FIN, and bytes behind one: *len is what lies before the end of the stream. */
-static nst_events received_end(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t seq, bool fin,
-                               uint32_t *len)
+static nst_events received_end(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
+                               uint32_t seq, bool fin, uint32_t *len)
 {
+    struct nst_engine *e = f->engine;
     nst_events what = 0;
-    bool cut = false;
 
     if (fin && ends_there(t, seq + *len, &what)) {
         t->fin = seq + *len;
@@ -165,13 +165,15 @@ static nst_events received_end(struct tcp_end *t, struct nst_engine *e, struct n
         int32_t left = seq_diff(t->fin, seq);
         if (*len > 0 && left < (int32_t)*len) {
             *len = left < 0 ? 0 : (uint32_t)left;
-            cut = *len > 0 && !fin && e->policy.normalise && tcp_normal_cut(p, *len);
-            e->stats.normalised += cut;
-            what |= NST_EV_CONFLICT;
+            e->stats.conflicts += what == 0;
+            if (*len > 0 && !fin && e->policy.normalise && tcp_normal_cut(p, *len)) {
+                e->stats.normalised++;
+                return flow_wants(f, side, NST_RECEIVED) & NST_EV_CONFLICT;
+            }
+            return NST_EV_CONFLICT;
         }
     }
-    if (what & NST_EV_CONFLICT)
-        e->stats.conflicts++;
+    e->stats.conflicts += what != 0;
     return what;
 }
 
@@ -227,7 +229,7 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
         received_urgent(t, e, p, seq + rte_be_to_cpu_16(h->tcp_urp) - 1);
     }
     if (unlikely(fin || (t->flags & TCP_FIN_KNOWN)))
-        what |= received_end(t, e, p, seq, fin, &len);
+        what |= received_end(t, f, side, p, seq, fin, &len);
     if (len > 0 && likely(ahead == 0 && (t->kept.last == NULL || t->kept.end == seq))) {
         if (flow_keeps(f, side) && !tcp_keep_next(t, f, side, p, off, seq, len))
             return what | EV_REFUSED;

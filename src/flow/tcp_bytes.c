@@ -111,9 +111,11 @@ nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_sid
             e->stats.conflicts++;
         if (e->policy.normalise) {
             uint32_t from = compared_from(t, f, side), skip = seq_diff(from, seq) > 0 ? from - seq : 0;
-            if (tcp_normal_bytes(t, p, off + skip, seq + skip, len - skip) &&
-                (flow_wants(f, side, NST_RECEIVED) & NST_EV_CONFLICT) == 0)
-                what &= ~NST_EV_CONFLICT;
+            if (tcp_normal_bytes(t, p, off + skip, seq + skip, len - skip)) {
+                e->stats.normalised++;
+                if ((flow_wants(f, side, NST_RECEIVED) & NST_EV_CONFLICT) == 0)
+                    what &= ~NST_EV_CONFLICT;
+            }
         }
     }
     uint32_t skip = ahead < 0 ? 0u - (uint32_t)ahead : 0;
