@@ -13,6 +13,7 @@
  * and what one of each costs. */
 enum {
     FLOWS = 1 << 20,
+    SPARE_FLOWS = 64, /* whose CLOSE is under way */
     FLOW_BYTES = 288, /* no NF that comes with NetStar needs more */
     PACKETS = 16384,
     BUFFER_BYTES = 2688,
@@ -146,7 +147,7 @@ void check_hugepages(struct checks *k, const struct settings *s)
 
 void check_memory(struct checks *k, const struct settings *s)
 {
-    uint64_t flows = (uint64_t)(s->flows != 0 ? s->flows : FLOWS) * FLOW_BYTES * s->cores;
+    uint64_t flows = (uint64_t)((s->flows != 0 ? s->flows : FLOWS) + SPARE_FLOWS) * FLOW_BYTES * s->cores;
     uint64_t stream = (s->stream_memory != 0 ? s->stream_memory : STREAM_MB * MB) * s->cores;
     uint64_t buffers = check_buffer_bytes(s);
     uint64_t stacks = ((uint64_t)STACKS * STACK_KB << 10) * s->cores;

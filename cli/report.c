@@ -72,6 +72,11 @@ static void engine(const struct report *r, FILE *out)
     row_if(out, "injected", e->injected, "made by netstar, e.g. resets");
     row(out, "flows", e->flows_opened, "at most %" PRIu32 " at once", e->flows_peak);
     row_if(out, "  evicted", e->flows_evicted, "the table was full");
+    for (unsigned i = 0; i < NST_WORTHS; i++) {
+        snprintf(text, sizeof text, "    %s", nst_worth_name((enum nst_worth)i));
+        row_if(out, text, e->evicted[i], "");
+    }
+    row_if(out, "  refused", e->flows_refused, "packets for which no flow could be made");
     row(out, "events", e->events, "%" PRIu64 " waited", e->waits);
     row_if(out, "  not registered", e->watch_full, "more than 255 different registrations");
     row_if(out, "policy decisions", policy, "");

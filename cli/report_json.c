@@ -161,6 +161,11 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "flows_opened", e->flows_opened);
     put(object, "flows_closed", e->flows_closed);
     put(object, "flows_evicted", e->flows_evicted);
+    json_t *evicted = json_object();
+    for (unsigned i = 0; i < NST_WORTHS; i++)
+        put(evicted, nst_worth_name((enum nst_worth)i), e->evicted[i]);
+    json_object_set_new(object, "evicted", evicted);
+    put(object, "flows_refused", e->flows_refused);
     put(object, "flows_peak", e->flows_peak);
     put(object, "held_peak", e->held_peak);
     put(object, "events", e->events);

@@ -28,6 +28,8 @@ struct nst_engine_config {
     nst_time idle_established; /* 0: 1 h */
     nst_time idle_closing;     /* after both FINs or a reset; 0: 10 s */
     nst_time idle_udp;         /* 0: 60 s */
+    nst_time in_use;           /* an established TCP flow that was seen within this time is never given up for another;
+                                  0: 5 min */
     enum nst_overlap overlap;  /* of TCP ends in no network of the following; the longest prefix counts */
     const struct nst_overlap_net *overlap_nets; /* copied; NULL with 0 of them */
     unsigned n_overlap_nets;
@@ -85,6 +87,22 @@ enum nst_cause {
 };
 NST_API const char *nst_cause_name(enum nst_cause cause);
 
+/* What a flow is worth when the table is full and another comes: the first in this order goes, and of those the one
+ * that is longest in its state. Kinds that have less than a 32nd of the table are spared as long as others have more,
+ * but for the first and the last. A flow whose handler waits is not given up. */
+enum nst_worth {
+    NST_WORTH_CLOSING,     /* both FINs or a reset */
+    NST_WORTH_UNANSWERED,  /* TCP: only one end was heard, or the other only with a reset: half-open, scans */
+    NST_WORTH_UDP_ONE_WAY, /* only one end was heard, and nothing since it came to the end of the row */
+    NST_WORTH_ONE_WAY,     /* TCP picked up midstream, likewise */
+    NST_WORTH_BLOCKED,     /* under DROP_FLOW or RESET_FLOW */
+    NST_WORTH_OPENING,     /* TCP: answered, the handshake is not complete */
+    NST_WORTH_UDP,         /* both ends were heard, but nothing since it came to the end of the row */
+    NST_WORTH_IDLE,        /* established TCP, but not in use */
+    NST_WORTHS,
+};
+NST_API const char *nst_worth_name(enum nst_worth worth);
+
 struct nst_engine_stats {
     uint64_t packets, bytes; /* received */
     uint64_t forwarded, sent_by_handler, injected;
@@ -93,6 +111,8 @@ struct nst_engine_stats {
     uint64_t not_ip, other_proto; /* passed through unseen, by reason; so are fragments and malformed packets
                                      under a policy that forwards them */
     uint64_t flows_opened, flows_closed, flows_evicted;
+    uint64_t evicted[NST_WORTHS];                /* of flows_evicted */
+    uint64_t flows_refused;                      /* packets for which no flow could be made */
     uint32_t flows, flows_peak, held, held_peak; /* all other counts have 64 bits */
     uint64_t events, waits;                      /* handler calls; those that waited or were pending */
     uint64_t stream_bytes;                       /* delivered in order */

@@ -127,14 +127,6 @@ static bool sender_is_client(const struct nst_packet *p, const struct flow_key *
     return from >= to;
 }
 
-static enum life first_life(const struct nst_engine *e, uint8_t proto)
-{
-    if (proto != IPPROTO_TCP)
-        return LIFE_UDP;
-    bool followed = e->half[0].inspect == &nst_tcp || e->half[1].inspect == &nst_tcp;
-    return followed ? LIFE_OPENING : LIFE_ESTABLISHED;
-}
-
 static struct nst_flow *__attribute__((noinline))
 find_flow(struct nst_engine *e, unsigned i, const struct nst_packet *p)
 {
@@ -142,9 +134,12 @@ find_flow(struct nst_engine *e, unsigned i, const struct nst_packet *p)
 
     if (f == NULL) {
         bool client_is_b = e->from_b[i] == sender_is_client(p, &e->key[i], e->from_b[i]);
-        f = flows_add(e, &e->key[i], e->hash[i], client_is_b, first_life(e, p->h.proto));
+        f = flows_add(e, &e->key[i], e->hash[i], client_is_b,
+                      p->h.proto == IPPROTO_TCP ? LIFE_UNANSWERED : LIFE_UDP_ONE_WAY);
         if (f != NULL && is_first_syn(p))
             f->flags |= FLOW_BY_SYN;
+        if (f != NULL && e->from_b[i] != client_is_b)
+            f->flags |= FLOW_BACK_FIRST;
         if (f != NULL && ((p->port & 1) ^ e->from_b[i] ^ client_is_b))
             f->flags |= FLOW_CLIENT_ODD;
     }
@@ -156,7 +151,8 @@ find_flow(struct nst_engine *e, unsigned i, const struct nst_packet *p)
 static struct nst_flow *__attribute__((noinline, cold))
 flow_for_syn(struct nst_engine *e, unsigned i, const struct nst_packet *p, struct nst_flow *f)
 {
-    if (f->life != LIFE_CLOSING && (f->life != LIFE_OPENING || (f->flags & FLOW_BY_SYN)))
+    if (f->life != LIFE_CLOSING &&
+        ((f->life != LIFE_OPENING && f->life != LIFE_UNANSWERED) || (f->flags & FLOW_BY_SYN)))
         return f;
     bool from_client = e->from_b[i] == ((f->flags & FLOW_CLIENT_IS_B) != 0);
     if (f->why == NST_CLOSED_BY_FIN && !tcp_may_begin_anew(f, from_client ? NST_SERVER : NST_CLIENT, p))
@@ -211,6 +207,8 @@ static inline void engine_packet(struct nst_engine *e, unsigned i)
     p->dir = e->from_b[i] ^ (f->flags / FLOW_CLIENT_IS_B & 1);
     if (unlikely((((unsigned)p->port ^ p->dir) * FLOW_CLIENT_ODD ^ f->flags) & e->two_sided) && !wrong_side(e, p))
         return;
+    if (unlikely(f->life >= LIFE_UNSETTLED))
+        flows_heard(f, p);
     flow_way(e, f, p, 0);
 }
 

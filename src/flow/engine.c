@@ -60,6 +60,10 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
     e->idle[LIFE_ESTABLISHED] = ticks(c->idle_established, NST_SEC(3600));
     e->idle[LIFE_CLOSING] = ticks(c->idle_closing, NST_SEC(10));
     e->idle[LIFE_UDP] = ticks(c->idle_udp, NST_SEC(60));
+    e->idle[LIFE_UDP_ONE_WAY] = e->idle[LIFE_UDP];
+    e->idle[LIFE_UNANSWERED] = e->idle[LIFE_OPENING];
+    e->idle[LIFE_ONE_WAY] = e->idle[LIFE_ESTABLISHED];
+    e->in_use = ticks(c->in_use, NST_SEC(300));
     e->idle[LIFE_BLOCKED] = ticks(0, NST_SEC(60));
     e->stream.per_end = c->stream_per_end != 0 ? c->stream_per_end : 8 << 20;
     e->checks = c->trust_checksums ? PACKET_CHECKSUM_BAD : PACKET_CHECKSUM_BAD | PACKET_CHECKSUM_OPEN;

@@ -18,11 +18,15 @@
 #include <netstar/tcp.h>
 
 enum life { /* of a flow: each has a list in the order of what is due first */
-            LIFE_OPENING = NST_LIFE_OPENING,
-            LIFE_ESTABLISHED = NST_LIFE_ESTABLISHED,
-            LIFE_CLOSING = NST_LIFE_CLOSING,
-            LIFE_UDP,
-            LIFE_BLOCKED, /* under DROP_FLOW or RESET_FLOW */
+            LIFE_ESTABLISHED,
+            LIFE_CLOSING,
+            LIFE_UDP,                      /* both ends have sent */
+            LIFE_BLOCKED,                  /* under DROP_FLOW or RESET_FLOW */
+            LIFE_UNSETTLED,                /* from here on a packet may change what the flow is worth: flows_heard */
+            LIFE_OPENING = LIFE_UNSETTLED, /* TCP: both ends have sent */
+            LIFE_UNANSWERED,               /* TCP: one end only */
+            LIFE_ONE_WAY,                  /* TCP: one end only, but its stream is followed, from its middle */
+            LIFE_UDP_ONE_WAY,              /* one end only */
             LIVES,
 };
 
@@ -35,6 +39,7 @@ enum flow_flag {
     FLOW_LOOPS = 32,       /* a half of the NF is a loop: set in all its flows */
     FLOW_BY_SYN = 64,      /* a SYN opened it, so who is the client is certain */
     FLOW_CLIENT_ODD = 128, /* the client's packets come in by the second port of a pair */
+    FLOW_BACK_FIRST = 512, /* its first packet was the server's */
 };
 
 enum turn_state {
@@ -85,13 +90,15 @@ _Static_assert(offsetof(struct nst_flow, engine) == 64, "the first line of a flo
 struct flow_memory {
     uint8_t *base;
     size_t stride;
-    uint32_t limit, touched; /* entries from `touched` on were never used */
+    uint32_t limit, touched; /* entries, some more than flows; those from `touched` on were never used */
+    uint32_t flows;          /* at most so many are in the table */
     uint32_t *free;          /* a stack of numbers */
     uint32_t n_free;
 };
 
 struct flow_list {
     uint32_t oldest, newest;
+    uint32_t n;
 };
 
 /* What a flow's halves have registered. */
@@ -139,6 +146,7 @@ struct nst_engine {
     struct flow_list list[LIVES];
     struct flow_list ending;     /* retired, not yet freed */
     uint32_t idle[LIVES];        /* ticks */
+    uint32_t in_use;             /* an established flow that was seen within so many is not evicted */
     uint32_t tick;               /* now */
     uint32_t expired_at;         /* tick of the last look */
     uint32_t epoch, burst_epoch; /* counts flows that went; its value when the burst was looked up */
@@ -218,6 +226,8 @@ struct nst_flow *flows_add(struct nst_engine *e, const struct flow_key *key, uin
                            enum life life);
 struct nst_flow *flows_find(struct nst_engine *e, const struct flow_key *key, uint64_t hash);
 void flows_set_life(struct nst_flow *f, enum life life);
+/* A packet of a flow in an unsettled life, before the halves see it: an answer makes the flow worth more. */
+void flows_heard(struct nst_flow *f, const struct nst_packet *p);
 /* Takes the flow out of the table: no packet finds it any more, and flows_end will end it. */
 void flows_retire(struct nst_flow *f, enum nst_close_why why);
 /* Ends the retired flows whose halves are idle: CLOSE, then the memory. May wait. */

@@ -3,10 +3,17 @@
 #include "base/region.h"
 #include "flow/engine.h"
 #include <netinet/in.h>
+#include <rte_tcp.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CACHE_LINE = 64, EXPIRE_BATCH = 64 };
+enum {
+    CACHE_LINE = 64,
+    EXPIRE_BATCH = 64,
+    EVICT_LOOKS = 16, /* flows that may be looked at to find one that goes */
+    SPARED = 32,      /* a life with less than this part of the table is spared as long as others have more */
+    SPARE = 64,       /* entries for flows that are gone from the table while their CLOSE is under way */
+};
 
 static uint16_t aligned(size_t n)
 {
@@ -29,14 +36,15 @@ int flows_open(struct nst_engine *e, uint32_t limit)
     struct flow_memory *m = &e->flows;
 
     m->stride = flows_stride(e->nf, e->state_at);
-    m->limit = limit;
-    m->base = region_open(m->stride * limit);
-    m->free = region_open(sizeof(uint32_t) * limit);
+    m->flows = limit;
+    m->limit = limit + SPARE;
+    m->base = region_open(m->stride * m->limit);
+    m->free = region_open(sizeof(uint32_t) * m->limit);
     if (m->base == NULL || m->free == NULL)
         return -ENOMEM;
     for (unsigned i = 0; i < LIVES; i++)
-        e->list[i] = (struct flow_list){ NO_FLOW, NO_FLOW };
-    e->ending = (struct flow_list){ NO_FLOW, NO_FLOW };
+        e->list[i] = (struct flow_list){ NO_FLOW, NO_FLOW, 0 };
+    e->ending = (struct flow_list){ NO_FLOW, NO_FLOW, 0 };
     return table_open(&e->table, limit);
 }
 
@@ -51,6 +59,7 @@ static void list_append(struct nst_engine *e, struct flow_list *l, struct nst_fl
 {
     uint32_t n = flow_number(f);
 
+    l->n++;
     f->older = l->newest;
     f->newer = NO_FLOW;
     if (l->newest != NO_FLOW)
@@ -62,6 +71,7 @@ static void list_append(struct nst_engine *e, struct flow_list *l, struct nst_fl
 
 static void list_remove(struct nst_engine *e, struct flow_list *l, struct nst_flow *f)
 {
+    l->n--;
     if (f->older != NO_FLOW)
         flow_at(e, f->older)->newer = f->newer;
     else
@@ -90,20 +100,94 @@ struct nst_flow *flows_find(struct nst_engine *e, const struct flow_key *key, ui
     return n != NO_FLOW ? flow_at(e, n) : NULL;
 }
 
-/* Makes room by ending the flow that is worth least: one that is over, else one that never opened. An established one
- * is never ended for another. */
+/* ---- a full table ---- */
+/* What goes first, as enum nst_worth has it. */
+static const enum life worth[NST_WORTHS] = {
+    [NST_WORTH_CLOSING] = LIFE_CLOSING,
+    [NST_WORTH_UNANSWERED] = LIFE_UNANSWERED,
+    [NST_WORTH_UDP_ONE_WAY] = LIFE_UDP_ONE_WAY,
+    [NST_WORTH_ONE_WAY] = LIFE_ONE_WAY,
+    [NST_WORTH_BLOCKED] = LIFE_BLOCKED,
+    [NST_WORTH_OPENING] = LIFE_OPENING,
+    [NST_WORTH_UDP] = LIFE_UDP,
+    [NST_WORTH_IDLE] = LIFE_ESTABLISHED,
+};
+
+static void list_again(struct nst_engine *e, struct nst_flow *f, uint32_t due)
+{
+    list_remove(e, &e->list[f->life], f);
+    f->due = due;
+    list_append(e, &e->list[f->life], f);
+}
+
+/* The flow of this life that goes first, or NULL. Where traffic shows that somebody uses it, a flow that was seen since
+ * it came into the list goes to its end. */
+static struct nst_flow *victim(struct nst_engine *e, enum life life)
+{
+    bool by_use = life == LIFE_ESTABLISHED || life == LIFE_UDP || life == LIFE_ONE_WAY || life == LIFE_UDP_ONE_WAY;
+
+    for (unsigned looks = 0; looks < EVICT_LOOKS && e->list[life].oldest != NO_FLOW; looks++) {
+        struct nst_flow *f = flow_at(e, e->list[life].oldest);
+        if (turn_runs(f->turn[0]) || turn_runs(f->turn[1]))
+            list_again(e, f, e->tick + e->idle[life]);
+        else if (by_use && f->due - e->idle[life] != f->seen)
+            list_again(e, f, f->seen + e->idle[life]);
+        else if (life != LIFE_ESTABLISHED || e->tick - f->seen >= e->in_use)
+            return f;
+        else
+            return NULL; /* the others were seen even later */
+    }
+    return NULL;
+}
+
+static void flow_free(struct nst_engine *e, struct nst_flow *f)
+{
+    for (unsigned side = 0; side < 2; side++) {
+        const struct nst_inspector *inspect = e->half[side].inspect;
+        if (inspect != NULL && inspect->close != NULL)
+            inspect->close(flow_inspector(f, (enum nst_side)side), f, (enum nst_side)side);
+    }
+    watch_leave(f);
+    e->flows.free[e->flows.n_free++] = flow_number(f);
+    e->stats.flows_closed++;
+    e->stats.flows--;
+}
+
+/* Makes room by ending the flow that is worth least. Lives of which there are few are spared at first: who is just
+ * opening a flow has to have the time to do it, whatever fills the table. */
 static bool evict(struct nst_engine *e)
 {
-    static const enum life order[] = { LIFE_CLOSING, LIFE_OPENING };
-
-    for (unsigned i = 0; i < sizeof order / sizeof order[0]; i++) {
-        uint32_t n = e->list[order[i]].oldest;
-        if (n == NO_FLOW)
-            continue;
-        e->stats.flows_evicted++;
-        flows_retire(flow_at(e, n), NST_CLOSED_BY_EVICTION);
-        return true;
+    for (unsigned few = e->flows.flows / SPARED;; few = 0) {
+        for (unsigned i = 0; i < NST_WORTHS; i++) {
+            if (e->list[worth[i]].n <= (i == NST_WORTH_CLOSING || i == NST_WORTH_IDLE ? 0 : few))
+                continue;
+            struct nst_flow *f = victim(e, worth[i]);
+            if (f == NULL)
+                continue;
+            e->stats.flows_evicted++;
+            e->stats.evicted[i]++;
+            flows_retire(f, NST_CLOSED_BY_EVICTION);
+            if (e->closes[f->set] == 0 && f->turn[0] == NULL && f->turn[1] == NULL) {
+                list_remove(e, &e->ending, f);
+                flow_free(e, f);
+            }
+            return true;
+        }
+        if (few == 0)
+            return false;
     }
+}
+
+/* Room for one more: true. */
+static bool make_room(struct nst_engine *e)
+{
+    struct flow_memory *m = &e->flows;
+    bool spare = m->n_free != 0 || m->touched != m->limit;
+
+    /* Without spare memory many a CLOSE is under way already, and one more would not help this packet. */
+    if (e->stats.flows - e->ending.n - e->closing < m->flows ? spare : spare && evict(e))
+        return true;
+    e->stats.flows_refused++;
     return false;
 }
 
@@ -113,12 +197,8 @@ struct nst_flow *flows_add(struct nst_engine *e, const struct flow_key *key, uin
     struct flow_memory *m = &e->flows;
     uint32_t n;
 
-    if (m->n_free == 0 && m->touched == m->limit) {
-        /* What is evicted now is free after its CLOSE; this packet's flow has to be refused, a later one finds room. */
-        evict(e);
-        if (m->n_free == 0)
-            return NULL;
-    }
+    if (!make_room(e))
+        return NULL;
     n = m->n_free != 0 ? m->free[--m->n_free] : m->touched++;
     struct nst_flow *f = flow_at(e, n);
     memset(f, 0, m->stride);
@@ -153,10 +233,40 @@ void flows_set_life(struct nst_flow *f, enum life life)
 
 void nst_flow_life(struct nst_flow *f, enum nst_life life, enum nst_close_why why)
 {
+    static const enum life lives[] = {
+        [NST_LIFE_OPENING] = LIFE_OPENING,
+        [NST_LIFE_ESTABLISHED] = LIFE_ESTABLISHED,
+        [NST_LIFE_CLOSING] = LIFE_CLOSING,
+    };
+
     if (why != NST_OPEN_STILL)
         f->why = (uint8_t)why;
-    if (f->life != LIFE_BLOCKED && f->life != LIFE_UDP)
-        flows_set_life(f, (enum life)life);
+    if (f->life == LIFE_BLOCKED || f->life == LIFE_UDP || f->life == LIFE_UDP_ONE_WAY)
+        return;
+    if (life != NST_LIFE_CLOSING && (f->life == LIFE_UNANSWERED || f->life == LIFE_ONE_WAY)) {
+        /* Whatever one end says on its own: the other has yet to be heard. */
+        if (life == NST_LIFE_ESTABLISHED)
+            flows_set_life(f, LIFE_ONE_WAY);
+        return;
+    }
+    flows_set_life(f, lives[life]);
+}
+
+void flows_heard(struct nst_flow *f, const struct nst_packet *p)
+{
+    const struct nst_engine *e = f->engine;
+    bool answer = p->dir != (f->flags & FLOW_BACK_FIRST ? 1 : 0);
+    bool followed = e->half[0].inspect == &nst_tcp || e->half[1].inspect == &nst_tcp;
+
+    if (f->life == LIFE_OPENING) {
+        /* Where nobody follows TCP, the end that opened goes on after the answer. */
+        if (!followed && !answer && (p->h.tcp_flags & (RTE_TCP_SYN_FLAG | RTE_TCP_RST_FLAG)) == 0)
+            flows_set_life(f, LIFE_ESTABLISHED);
+    } else if (answer && f->life == LIFE_UDP_ONE_WAY) {
+        flows_set_life(f, LIFE_UDP);
+    } else if (answer && (p->h.tcp_flags & RTE_TCP_RST_FLAG) == 0) { /* nobody is there: that is no answer */
+        flows_set_life(f, f->life == LIFE_ONE_WAY ? LIFE_ESTABLISHED : LIFE_OPENING);
+    }
 }
 
 void flows_retire(struct nst_flow *f, enum nst_close_why why)
@@ -175,19 +285,6 @@ void flows_retire(struct nst_flow *f, enum nst_close_why why)
         if (f->turn[side] != NULL && f->turn[side]->now.state == TURN_LOOP)
             loop_wake(f->turn[side]);
     }
-}
-
-static void flow_free(struct nst_engine *e, struct nst_flow *f)
-{
-    for (unsigned side = 0; side < 2; side++) {
-        const struct nst_inspector *inspect = e->half[side].inspect;
-        if (inspect != NULL && inspect->close != NULL)
-            inspect->close(flow_inspector(f, (enum nst_side)side), f, (enum nst_side)side);
-    }
-    watch_leave(f);
-    e->flows.free[e->flows.n_free++] = flow_number(f);
-    e->stats.flows_closed++;
-    e->stats.flows--;
 }
 
 void flows_end(struct nst_engine *e)
@@ -233,9 +330,7 @@ void flows_expire(struct nst_engine *e)
             if (busy && (int32_t)(due - e->tick) <= 0)
                 due = e->tick + e->idle[life];
             if ((int32_t)(due - e->tick) > 0) {
-                list_remove(e, &e->list[life], f);
-                f->due = due;
-                list_append(e, &e->list[life], f);
+                list_again(e, f, due);
             } else {
                 flows_retire(f, NST_CLOSED_BY_TIMEOUT);
             }

@@ -20,6 +20,22 @@ const char *nst_cause_name(enum nst_cause cause)
     return (unsigned)cause < NST_CAUSES ? cause_names[cause] : "unknown";
 }
 
+const char *nst_worth_name(enum nst_worth w)
+{
+    static const char *const names[NST_WORTHS] = {
+        [NST_WORTH_CLOSING] = "closing",
+        [NST_WORTH_UNANSWERED] = "unanswered",
+        [NST_WORTH_UDP_ONE_WAY] = "udp one way",
+        [NST_WORTH_ONE_WAY] = "one way",
+        [NST_WORTH_BLOCKED] = "blocked",
+        [NST_WORTH_OPENING] = "opening",
+        [NST_WORTH_UDP] = "udp",
+        [NST_WORTH_IDLE] = "idle",
+    };
+
+    return (unsigned)w < NST_WORTHS ? names[w] : "unknown";
+}
+
 static enum nst_verdict *policy_field(struct nst_policy *p, enum nst_cause cause)
 {
     switch (cause) {
