@@ -69,7 +69,8 @@ static void everything(void **state)
     assert_int_equal(s.packets, 32768);
     assert_int_equal(s.stream_memory, 64 << 20);
     assert_string_equal(s.eal, "--foo");
-    assert_int_equal(s.cpu, 3);
+    assert_int_equal(s.n_cpus, 1);
+    assert_int_equal(s.cpus[0], 3);
     assert_string_equal(s.report, "-");
     assert_string_equal(settings_module_option(&s, "rules"), "r.txt");
     assert_string_equal(settings_module_option(&s, "loud"), "yes");
@@ -95,7 +96,7 @@ static void defaults(void **state)
     assert_true(!s.fail_open && !s.trust_checksums && s.budget == 0 && s.hold == 0 && s.flows == 0 && s.packets == 0 &&
                 s.speed == 0);
     assert_int_equal(s.stream_memory, 0);
-    assert_int_equal(s.cpu, -1);
+    assert_int_equal(s.n_cpus, 0);
     assert_null(s.report);
     assert_null(s.output);
 }

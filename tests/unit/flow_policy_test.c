@@ -134,6 +134,7 @@ static void timeout_body(void)
     datagram(1, C2S, "1");
     lab_settle();
     wait_until_settled(2);
+    lab_settle(); /* what was forwarded is on its way */
     bool open = nf.policy.on_timeout == NST_FORWARD;
     check_out(1, open ? "a1" : "1");
     check_eq(lab_stats().dropped[NST_BY_TIMEOUT], !open);
