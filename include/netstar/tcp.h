@@ -14,9 +14,9 @@
  *           beyond that (acknowledgment, window, time stamps, urgent pointer), and what is counted, counts when it is
  *           seen, whatever becomes of it.
  * Beginning A SYN says where the stream begins when that is not known yet, or when it has another number and this end
- *           has sent no SYN itself, and nothing was delivered or is kept. The end settles it: by the acknowledgment in
- *           its SYN-ACK, or in its first ACK behind its own SYN. If that is no place between byte 0 and `next`, the
- *           stream begins there anew (in a capture an ACK above `next` is a hole instead).
+ *           has sent no SYN itself, and nothing was delivered or is kept, nor a FIN seen. The end settles it: by the
+ * acknowledgment in its SYN-ACK, or in its first ACK behind its own SYN. If that is no place between byte 0 and `next`,
+ * the stream begins there anew (in a capture an ACK above `next` is a hole instead).
  *
  * ---- What a received segment causes ----
  * In this order; the first that applies ends it, unless said otherwise:
@@ -52,7 +52,8 @@
  * "stream limit") when the number behind its last byte is more than stream_per_end above `acked`, when it begins more
  * than 2^30 above `next`, when the end holds more than stream_per_end / 256 + 16 blocks, or when the engine's stream
  * memory is used up. Three things lift that for a segment that is not behind a hole, which then passes unkept
- * (unkept_bytes): policy.on_no_memory that forwards, a capture, and an NF that follows one end only. There, while the
+ * (unkept_bytes): policy.on_no_memory that forwards, a capture, and an NF that follows one end only; but not while
+ * bytes behind a hole are kept and the overlap policy is another than `first`. Where they would lift it, and while the
  * end has not been heard acknowledging, what lies more than 64 KiB (or stream_per_end / 2) before `next` counts as
  * acknowledged. A retransmission of which some byte between `acked` and `next` is not kept, where it should be, is
  * counted once (unverified).

@@ -75,8 +75,8 @@ static bool received_syn(struct tcp_end *t, struct nst_flow *f, enum nst_side si
         t->flags |= TCP_SCALE_RECEIVED;
     /* Until the end has answered, a new try may bring another initial number. */
     bool known = (t->flags & TCP_SYNCED) != 0;
-    if (!known || (base != t->base && (t->flags & (TCP_OPENED | TCP_SYN_SENT)) == 0 && t->delivered == 0 &&
-                   t->kept.last == NULL)) {
+    if (!known || (base != t->base && (t->flags & (TCP_OPENED | TCP_SYN_SENT | TCP_FIN_KNOWN)) == 0 &&
+                   t->delivered == 0 && t->kept.last == NULL)) {
         t->edge = t->base;
         t->now |= TCP_NOW_SYNCED | (known ? TCP_NOW_MOVED : 0);
         sync_at(t, f, side, base, 0);
@@ -165,7 +165,7 @@ static nst_events received_end(struct tcp_end *t, struct nst_flow *f, enum nst_s
         int32_t left = seq_diff(t->fin, seq);
         if (*len > 0 && left < (int32_t)*len) {
             *len = left < 0 ? 0 : (uint32_t)left;
-            e->stats.conflicts += what == 0;
+            e->stats.conflicts++;
             if (*len > 0 && !fin && e->policy.normalise && tcp_normal_cut(p, *len)) {
                 e->stats.normalised++;
                 return flow_wants(f, side, NST_RECEIVED) & NST_EV_CONFLICT;
@@ -198,6 +198,7 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
             e->stats.syns_ignored += (flags & RTE_TCP_ACK_FLAG) == 0;
             len = 0;
             fin = false;
+            flags &= (uint8_t)~RTE_TCP_URG_FLAG;
         }
     } else if (unlikely((t->flags & TCP_SYNCED) == 0)) {
         return NST_EV_MIDSTREAM;
@@ -209,6 +210,9 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
     }
     if (h->data_off > 5 << 4 && is_stale(t, h, len + fin == 0 ? t->acked : seq + len + fin)) {
         e->stats.stale++;
+        if (t->now & TCP_NOW_SYNCED)
+            unsync(t);
+        t->now = 0;
         return EV_STALE;
     }
     if ((t->flags & TCP_EDGE) && len > 0 && unlikely(seq_diff(seq + len, t->edge) > 0) &&
@@ -282,12 +286,13 @@ static void sent_options(struct tcp_end *t, struct nst_engine *e, const struct r
     enum { STAMPS_ONLY = 8 << 4 };
     uint32_t stamp, echo;
 
-    if (tcp_stamps(h, &stamp, &echo) && (t->flags & TCP_STAMPED) && seq_diff(echo, t->stamp) <= 0 &&
+    bool stamps = tcp_stamps(h, &stamp, &echo);
+    if (stamps && (t->flags & TCP_STAMPED) && seq_diff(echo, t->stamp) <= 0 &&
         ((t->flags & TCP_ECHOED) == 0 || seq_diff(echo, t->echoed) > 0)) {
         t->echoed = echo;
         t->flags |= TCP_ECHOED;
     }
-    if (unlikely(h->data_off > STAMPS_ONLY) && (h->tcp_flags & RTE_TCP_SYN_FLAG) == 0) {
+    if (unlikely(!stamps || h->data_off > STAMPS_ONLY) && (h->tcp_flags & RTE_TCP_SYN_FLAG) == 0) {
         struct tcp_options o;
         tcp_options(h, &o);
         e->stats.selective += o.selective;
@@ -313,9 +318,9 @@ static nst_events sent(struct tcp_end *t, struct nst_flow *f, enum nst_side side
     if (flags & RTE_TCP_ACK_FLAG) {
         uint32_t ack = rte_be_to_cpu_32(h->recv_ack);
         bool syn = (flags & RTE_TCP_SYN_FLAG) != 0;
-        t->heard = 1;
         if (unlikely((syn || (t->flags & (TCP_SYN_SENT | TCP_CONFIRMED)) == TCP_SYN_SENT)) && (t->flags & TCP_SYNCED))
             sent_beginning(t, f, side, ack, syn);
+        t->heard = 1;
         if (h->data_off > 5 << 4)
             sent_options(t, e, h);
         tcp_acknowledged(t, e, side, ack);

@@ -148,6 +148,8 @@ static struct stream_new current(const struct tcp_end *t, const struct nst_packe
                             .len = p->h.payload_len,
                             .policy = (enum nst_overlap)t->overlap };
 
+    if (unlikely(h->tcp_flags & RTE_TCP_SYN_FLAG) && (t->flags & TCP_CONFIRMED))
+        n.len = 0; /* of that the end takes nothing */
     if ((t->flags & TCP_FIN_KNOWN) && seq_diff(n.seq + n.len, t->fin) > 0)
         n.len = seq_diff(t->fin, n.seq) > 0 ? t->fin - n.seq : 0;
     return n;
