@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The reference model of a packet's way through the halves of its flow, from netstar/flow.h. What an end makes of a
+ * segment is in flow_tcp_model_end.c.
+ */
+#include "flow_tcp_model_end.h"
+
+enum life { OPENING, ESTABLISHED, CLOSING, BLOCKED };
+
+struct flow {
+    bool exists, by_syn, drop, pass[2];
+    unsigned client;      /* which of the sequence's ends */
+    unsigned client_port; /* where its packets come in */
+    enum life life;
+    enum nst_close_why why;
+    struct end end[2]; /* by side */
+};
+
+/* One sequence at a time. */
+static struct {
+    const struct model_setting *set;
+    const struct model_sequence *q;
+    const struct model_segment *seg;
+    struct model_result *out;
+    struct model_counts *counts;
+    struct flow flow;
+} m;
+
+static void set_life(enum life life, enum nst_close_why why)
+{
+    if (why != NST_OPEN_STILL)
+        m.flow.why = why;
+    if (m.flow.life != BLOCKED)
+        m.flow.life = life;
+}
+
+static void verdict(struct end *t, enum nst_side side, bool passed)
+{
+    if (!m.set->inspect[side])
+        return;
+    end_verdict(t, passed, m.counts);
+    switch (end_life(t)) {
+    case END_RESET:
+        set_life(CLOSING, NST_CLOSED_BY_RST);
+        break;
+    case END_FINISHED:
+        set_life(CLOSING, NST_CLOSED_BY_FIN);
+        break;
+    case END_OPENED:
+        set_life(ESTABLISHED, NST_OPEN_STILL);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- a half ---- */
+static nst_events looks(struct end *t, enum nst_dir dir)
+{
+    if (dir == NST_RECEIVED)
+        return end_receives(t, m.q, m.seg, m.counts);
+    return end_sends(t, m.seg, m.counts);
+}
+
+static nst_events follows(struct end *t, uint32_t seq, uint64_t offset)
+{
+    if (t->synced)
+        return 0;
+    end_begins(t, seq, offset);
+    set_life(ESTABLISHED, NST_OPEN_STILL);
+    nst_events what = looks(t, NST_RECEIVED);
+    return what & MODEL_STALE ? MODEL_REFUSED : what; /* there is no asking of a policy within a handler */
+}
+
+static void drops(enum nst_cause cause)
+{
+    m.counts->dropped[cause]++;
+}
+
+static void blocks(enum nst_verdict v, enum nst_cause cause)
+{
+    if (v == NST_RESET_FLOW && (m.seg->flags & RST) == 0)
+        m.counts->injected += 2;
+    m.flow.drop = true;
+    m.flow.life = BLOCKED;
+    drops(cause);
+}
+
+/* The verdict that a half came to, and why if it is not the handler's. True: the packet goes on. */
+static bool applies(struct end *t, enum nst_side side, unsigned v, enum nst_cause cause, bool refused)
+{
+    bool own = cause == NST_CAUSES;
+
+    if (v == NST_UNDECIDED) {
+        cause = NST_BY_OTHERWISE;
+        v = NST_DROP;
+        own = false;
+    }
+    if (refused && v != NST_TAKEN && v != NST_DROP_FLOW && v != NST_RESET_FLOW) {
+        cause = NST_BY_STREAM_LIMIT;
+        v = NST_DROP;
+        own = false;
+    }
+    verdict(t, side, v == NST_FORWARD || v == NST_FORWARD_FLOW || v == NST_TAKEN);
+    switch (v) {
+    case NST_FORWARD:
+        return true;
+    case NST_FORWARD_FLOW:
+        m.flow.pass[side] = true;
+        return true;
+    case NST_DROP:
+        drops(own ? NST_BY_VERDICT : cause);
+        return false;
+    case NST_TAKEN:
+        m.counts->sent_by_handler++;
+        m.out->step[m.seg - m.q->seg].fate = MODEL_LEFT;
+        return false;
+    default:
+        blocks((enum nst_verdict)v, own ? NST_BY_FLOW_VERDICT : cause);
+        return false;
+    }
+}
+
+/* Calls the handler: writes down what it sees, and answers its verdict. */
+static unsigned handles(struct end *t, enum nst_side side, enum nst_dir dir, nst_events what, bool *refused)
+{
+    struct model_call *c = &m.out->step[m.seg - m.q->seg].call[dir];
+
+    c->side = (uint8_t)side;
+    if (what & NST_EV_MIDSTREAM) {
+        if (m.seg->begin == MODEL_PICKUP)
+            what |= follows(t, m.seg->seq, 0);
+        else if (m.seg->begin == MODEL_RESUME)
+            what |= follows(t, m.seg->begin_seq, m.seg->begin_offset);
+        *refused = what & MODEL_REFUSED;
+        what &= ~MODEL_REFUSED;
+    }
+    c->what = what;
+    c->bytes = m.out->n_bytes;
+    c->placed = m.set->inspect[side] && t->synced;
+    c->offset = c->placed ? (uint64_t)t->next : 0;
+    c->seq = c->placed ? end_number(t, t->next) : 0;
+    for (int64_t at = t->next; (what & NST_EV_DATA) && at < t->next + t->now.fresh; at++) {
+        uint8_t byte;
+        if (!end_byte(t, at, &byte))
+            continue;
+        c->len++;
+        if (m.out->n_bytes < MODEL_BYTES)
+            m.out->bytes[m.out->n_bytes++] = byte;
+    }
+    return m.seg->verdict[dir];
+}
+
+static bool half(enum nst_side side, enum nst_dir dir)
+{
+    struct end *t = &m.flow.end[side];
+    nst_events registered = (dir == NST_SENT ? m.set->on_sent : m.set->on_received)[side], what = NST_EV_PACKET;
+    bool refused = false;
+
+    if (m.set->inspect[side])
+        what |= looks(t, dir);
+    if (what & MODEL_REFUSED)
+        return applies(t, side, NST_DROP, NST_BY_STREAM_LIMIT, false);
+    enum nst_cause cause = what & ~registered & NST_EV_MIDSTREAM  ? NST_BY_MIDSTREAM
+                           : what & MODEL_STALE                   ? NST_BY_STALE
+                           : what & MODEL_WINDOW                  ? NST_BY_WINDOW
+                           : what & ~registered & NST_EV_CONFLICT ? NST_BY_CONFLICT
+                                                                  : NST_CAUSES;
+    if (cause != NST_CAUSES) {
+        unsigned v = cause == NST_BY_MIDSTREAM ? m.set->on_midstream
+                     : cause == NST_BY_STALE   ? m.set->on_stale
+                     : cause == NST_BY_WINDOW  ? m.set->on_window
+                                               : m.set->on_conflict;
+        if (v == NST_FORWARD_FLOW) {
+            m.flow.pass[side] = true;
+            verdict(t, side, true);
+            return true;
+        }
+        if (v != NST_FORWARD)
+            return applies(t, side, v, cause, false);
+        if (cause == NST_BY_MIDSTREAM)
+            what |= follows(t, m.seg->seq, 0);
+        refused = what & MODEL_REFUSED;
+    }
+    what &= registered;
+    if (what == 0)
+        return applies(t, side, NST_FORWARD, NST_CAUSES, refused);
+    unsigned v = handles(t, side, dir, what, &refused);
+    return applies(t, side, v, NST_CAUSES, refused);
+}
+
+/* ---- a packet ---- */
+static void ends(enum nst_close_why why)
+{
+    struct model_close *c = &m.out->closed[m.out->flows - 1];
+
+    if (m.flow.why == NST_OPEN_STILL)
+        m.flow.why = m.flow.drop ? NST_CLOSED_BY_VERDICT : why;
+    c->why = m.flow.why;
+    for (unsigned side = 0; side < 2; side++)
+        c->calls[side] = ((m.set->on_sent[side] | m.set->on_received[side]) & NST_EV_CLOSE) != 0;
+    m.flow.exists = false;
+}
+
+static void opens(void)
+{
+    const struct model_segment *s = m.seg;
+    bool syn = s->flags & SYN, ack = s->flags & ACK;
+    bool by_client = syn ? !ack : m.q->port[s->dir] >= m.q->port[!s->dir];
+
+    if (m.out->flows == MODEL_FLOWS)
+        return;
+    m.out->flows++;
+    m.flow.exists = true;
+    m.flow.by_syn = syn && !ack;
+    m.flow.drop = m.flow.pass[0] = m.flow.pass[1] = false;
+    m.flow.client = by_client ? s->dir : !s->dir;
+    m.flow.client_port = (unsigned)(s->dir ^ s->other_side) ^ !by_client;
+    m.flow.life = m.set->inspect[0] || m.set->inspect[1] ? OPENING : ESTABLISHED;
+    m.flow.why = NST_OPEN_STILL;
+    for (unsigned side = 0; side < 2; side++) {
+        unsigned end = (side == NST_CLIENT) == (m.flow.client == 0) ? 0 : 1;
+        end_open(&m.flow.end[side], m.set, (enum nst_side)side, m.set->overlap[m.q->network[end]]);
+    }
+}
+
+/* A SYN takes the tuple of a connection that is over, and of one of which nothing but stray packets was seen. */
+static bool may_begin_anew(void)
+{
+    unsigned to = m.seg->dir == m.flow.client ? NST_SERVER : NST_CLIENT;
+
+    if (m.flow.life != CLOSING)
+        return m.flow.life == OPENING && !m.flow.by_syn;
+    return m.flow.why != NST_CLOSED_BY_FIN || !m.set->inspect[to] || end_takes_new_syn(&m.flow.end[to], m.seg);
+}
+
+static void packet(void)
+{
+    const struct model_segment *s = m.seg;
+    bool first_syn = (s->flags & (SYN | ACK)) == SYN;
+
+    if (!m.flow.exists) {
+        opens();
+    } else if (first_syn && may_begin_anew()) {
+        ends(NST_CLOSED_BY_FIN);
+        opens();
+    }
+    unsigned from = s->dir == m.flow.client ? NST_CLIENT : NST_SERVER;
+    if (!m.set->replay && (unsigned)(s->dir ^ s->other_side) != (m.flow.client_port ^ from)) {
+        m.counts->conflicts++;
+        if (m.set->on_conflict != NST_FORWARD && m.set->on_conflict != NST_FORWARD_FLOW) {
+            drops(NST_BY_CONFLICT);
+            return;
+        }
+    }
+    for (unsigned dir = 0; dir < 2; dir++) {
+        enum nst_side side = (enum nst_side)(dir == NST_SENT ? from : !from);
+        bool part = m.set->inspect[side] || m.set->on_sent[side] || m.set->on_received[side];
+        if (!part)
+            continue;
+        if (m.flow.drop) {
+            drops(NST_BY_FLOW_VERDICT);
+            return;
+        }
+        if (!m.flow.pass[side] && !half(side, (enum nst_dir)dir))
+            return;
+    }
+    m.counts->forwarded++;
+    m.out->step[s - m.q->seg].fate = MODEL_LEFT;
+}
+
+void model_expect(const struct model_setting *set, const struct model_sequence *q, struct model_result *out,
+                  struct model_counts *counts)
+{
+    memset(out, 0, offsetof(struct model_result, bytes));
+    m.set = set;
+    m.q = q;
+    m.out = out;
+    m.counts = counts;
+    m.flow.exists = false;
+    for (unsigned i = 0; i < q->n; i++) {
+        m.seg = &q->seg[i];
+        packet();
+    }
+    if (m.flow.exists)
+        ends(NST_CLOSED_BY_SHUTDOWN);
+}
