@@ -68,6 +68,8 @@ static void engine(const struct report *r, FILE *out)
     row_if(out, "  other protocols", e->other_proto, "passed unseen");
     row(out, "dropped", dropped, "%s", "");
     causes(out, "", e->dropped);
+    row_if(out, "fragments", e->fragments, "");
+    row_if(out, "  datagrams put together", e->datagrams, "");
     row_if(out, "sent by the NF", e->sent_by_handler, "");
     row_if(out, "injected", e->injected, "made by netstar, e.g. resets");
     row(out, "flows", e->flows_opened, "at most %" PRIu32 " at once", e->flows_peak);

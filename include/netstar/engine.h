@@ -33,6 +33,9 @@ struct nst_engine_config {
     enum nst_overlap overlap;  /* of TCP ends in no network of the following; the longest prefix counts */
     const struct nst_overlap_net *overlap_nets; /* copied; NULL with 0 of them */
     unsigned n_overlap_nets;
+    uint32_t fragments;       /* that are kept at once; 0: 4096. At most an eighth of the packet buffers */
+    size_t fragment_memory;   /* and their bytes; 0: 16 MiB */
+    nst_time fragment_time;   /* until a datagram must be whole; 0: 30 s */
     bool trust_checksums;     /* do not compute them; those that a device found wrong still are */
     void (*quiet)(void *arg); /* called when no packet is held and no handler runs, at the latest between two bursts
                                  of a capture; may be NULL */
@@ -107,9 +110,11 @@ struct nst_engine_stats {
     uint64_t packets, bytes; /* received */
     uint64_t forwarded, sent_by_handler, injected;
     uint64_t dropped[NST_CAUSES];
-    uint64_t policy[NST_CAUSES];  /* times a policy was applied, forwarded or not */
-    uint64_t not_ip, other_proto; /* passed through unseen, by reason; so are fragments and malformed packets
-                                     under a policy that forwards them */
+    uint64_t policy[NST_CAUSES];   /* times a policy was applied, forwarded or not */
+    uint64_t not_ip, other_proto;  /* passed through unseen, by reason; so are fragments and malformed packets
+                                      under a policy that forwards them */
+    uint64_t fragments, datagrams; /* received of the NF's protocol; put together from them */
+    uint32_t fragments_kept, fragments_kept_peak;
     uint64_t flows_opened, flows_closed, flows_evicted;
     uint64_t evicted[NST_WORTHS];                /* of flows_evicted */
     uint64_t flows_refused;                      /* packets for which no flow could be made */

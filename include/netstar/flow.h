@@ -130,7 +130,8 @@ struct nst_policy {
     enum nst_verdict on_stale; /* TCP with an old time stamp, which its receiver ignores; NST_FORWARD: passes unseen */
     enum nst_urgent urgent;    /* what receivers do with urgent bytes */
     bool normalise;            /* TCP that leaves is made equal to what was inspected: see tcp.h */
-    enum nst_verdict on_fragment;  /* an IP fragment of the protocol that the NF is for */
+    enum nst_verdict on_fragment;  /* an IP fragment of the protocol that the NF is for, of which no whole datagram becomes:
+                                      others are missing or overlap, or there is no room. FORWARD: it goes on alone */
     enum nst_verdict on_malformed; /* IP whose headers lie, or are cut short */
     enum nst_verdict on_checksum;  /* a checksum of IPv4, TCP or UDP is wrong: its receiver will ignore the packet.
                                       FORWARD:  it goes on, and no flow sees it */

@@ -12,6 +12,10 @@ enum { BURSTS = 4 }; /* from one port in a turn */
 /* ---- fates ---- */
 void packet_drop(struct nst_engine *e, struct nst_packet *p, enum nst_cause cause)
 {
+    if (unlikely(p->flags & PACKET_WHOLE)) {
+        whole_drop(e, p, cause);
+        return;
+    }
     e->stats.dropped[cause]++;
     rte_pktmbuf_free(mbuf_of(p));
 }
@@ -23,6 +27,10 @@ int nst_packet_send(struct nst_packet *p, unsigned port)
     if (port >= e->n_ports) {
         packet_drop(e, p, NST_BY_HANDLER);
         return -EINVAL;
+    }
+    if (p->flags & PACKET_WHOLE) {
+        whole_send(e, p, e->ports[port], &e->stats.sent_by_handler);
+        return 0;
     }
     e->stats.sent_by_handler++;
     port_tx(e->ports[port], mbuf_of(p));
@@ -247,8 +255,10 @@ static void __attribute__((noinline)) replay_time(struct nst_engine *e, const st
     if (engine_turns(e) == 0)
         nst_clock_set(e->reactor, p->time);
     set_tick(e, p->time);
-    if (e->tick != tick)
+    if (e->tick != tick) {
         flows_expire(e);
+        fragments_expire(&e->fragments, e->tick);
+    }
 }
 
 static bool is_quiet(const struct nst_engine *e)
@@ -263,7 +273,8 @@ static void __attribute__((noinline)) tell_quiet(struct nst_engine *e)
     e->was_quiet = true;
     for (unsigned i = 0; i < e->n_in; i++) {
         port_flush(e->ports[i]);
-        if (e->ports[i]->ops->quiet != NULL)
+        /* A capture is written in order: fragments that wait come before what has gone out since. */
+        if (e->ports[i]->ops->quiet != NULL && !fragments_waiting(&e->fragments))
             e->ports[i]->ops->quiet(e->ports[i]);
     }
     if (e->quiet != NULL)
@@ -336,6 +347,7 @@ int engine_poll(struct nst_poller *self)
             if (e->tick != e->expired_at) {
                 e->expired_at = e->tick;
                 flows_expire(e);
+                fragments_expire(&e->fragments, e->tick);
             }
         }
     }

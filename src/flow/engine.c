@@ -122,6 +122,17 @@ static int take_secret(struct nst_engine *e)
     return 0;
 }
 
+static int open_fragments(struct nst_engine *e, const struct nst_engine_config *c)
+{
+    enum { LIMIT = 4096, POOL_SHARE = 8, MEMORY = 16 << 20 };
+    uint32_t limit = c->fragments != 0 ? c->fragments : LIMIT;
+
+    if (port_pool != NULL && limit > port_pool->size / POOL_SHARE)
+        limit = port_pool->size / POOL_SHARE;
+    return fragments_open(&e->fragments, limit, c->fragment_memory != 0 ? c->fragment_memory : MEMORY,
+                          ticks(c->fragment_time, NST_SEC(30)), &e->secret, fragment_give_up, e);
+}
+
 int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *config, struct nst_port *const ports[],
                     unsigned n)
 {
@@ -169,6 +180,8 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     if (rc == 0)
         rc = flows_open(e, config->flows != 0 ? config->flows : 1 << 20);
     if (rc == 0)
+        rc = open_fragments(e, config);
+    if (rc == 0)
         rc = stream_pool_open(&e->stream, config->stream_memory != 0 ? config->stream_memory : (size_t)256 << 20);
     if (rc == 0)
         rc = nst_scope_open(&e->scope, NULL);
@@ -200,6 +213,7 @@ void nst_engine_close(struct nst_engine *e)
         nst_log(NST_LOG_ERROR, "%s: an engine was closed by one of its own loops", e->nf->name);
     flows_close(e);
     stream_pool_close(&e->stream);
+    fragments_close(&e->fragments);
     overlap_close(e);
     while (e->turn_pool != NULL) {
         struct flow_turn *t = e->turn_pool;
@@ -269,6 +283,7 @@ int nst_engine_drain(struct nst_engine *e, nst_time until)
     int rc = end_of(e, WAIT_TURNS, until);
     /* What is handed over from now on would open flows anew: nst_cores_close finds it. */
     e->n_in = e->n_ports;
+    fragments_flush(&e->fragments);
     if (rc == 0) {
         for (unsigned life = 0; life < LIVES; life++) {
             while (e->list[life].oldest != NO_FLOW)
@@ -291,6 +306,9 @@ size_t nst_engine_flow_bytes(const struct nst_nf *nf)
 void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out)
 {
     *out = e->stats;
+    out->fragments_kept = e->fragments.kept;
+    out->fragments_kept_peak = e->fragments.kept_peak;
+    out->datagrams = e->fragments.wholes_made;
     out->stream_kept = (uint64_t)e->stream.used * SEGMENT_BLOCK;
     out->stream_kept_peak = (uint64_t)e->stream.used_peak * SEGMENT_BLOCK;
     for (unsigned i = 0; i < e->n_ports; i++) {

@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "flow/cores.h"
+#include "flow/fragment.h"
 #include "flow/parse.h"
 #include "flow/segments.h"
 #include "flow/table.h"
@@ -151,6 +152,7 @@ struct nst_engine {
     uint32_t expired_at;         /* tick of the last look */
     uint32_t epoch, burst_epoch; /* counts flows that went; its value when the burst was looked up */
     struct stream_pool stream;
+    struct fragments fragments;
     enum nst_overlap overlap; /* nst_tcp: of ends in none of these networks, which are in the order to look in */
     struct nst_overlap_net *overlap_nets;
     unsigned n_overlap_nets;
@@ -322,6 +324,11 @@ void reset_both(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p);
 /* After the parsing of a burst in which one of them was seen. May leave fewer packets in it, and sets anew the bucket
  * of those that it changes. */
 void burst_special(struct nst_engine *e, const struct table_bucket *bucket[PORT_BURST]);
+/* A fragment that will not become part of a whole: the policy's matter. The engine comes as a void pointer. */
+void fragment_give_up(void *engine, struct nst_packet *p);
+/* The ends of a whole datagram: each of its fragments meets it, and is counted. */
+void whole_send(struct nst_engine *e, struct nst_packet *whole, struct nst_port *port, uint64_t *count);
+void whole_drop(struct nst_engine *e, struct nst_packet *whole, enum nst_cause cause);
 /* A packet that no flow will see. */
 void pass_or_drop(struct nst_engine *e, struct nst_packet *p, enum parsed parsed);
 

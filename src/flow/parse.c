@@ -107,8 +107,12 @@ static enum parsed parse_ipv4(const uint8_t *d, uint32_t at, uint32_t have, uint
     uint32_t header = (ip[0] & 15u) * 4, total = be16(ip + 2);
     if (ip[0] >> 4 != 4 || header < IPV4_HEADER || total < header || at + total > frame || at + header > have)
         return PARSED_MALFORMED;
-    if ((be16(ip + 6) & 0x3fff) != 0) /* more fragments, or an offset */
+    if ((be16(ip + 6) & 0x3fff) != 0) { /* more fragments, or an offset */
+        h->payload = (uint16_t)(at + header);
+        h->payload_len = (uint16_t)(total - header);
+        key->w[0] = key_head(0, vlan, h->proto, 4);
         return PARSED_FRAGMENT;
+    }
     if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP)
         return PARSED_OTHER_PROTO;
     if (!parse_transport(d, at + header, at + total, have, h))
@@ -150,8 +154,12 @@ static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint
         h->proto = 0;
     if (l4 == 0)
         return PARSED_MALFORMED;
-    if (fragment)
+    if (fragment) {
+        h->payload = (uint16_t)l4;
+        h->payload_len = (uint16_t)(end - l4);
+        key->w[0] = key_head(0, vlan, h->proto, 6);
         return PARSED_FRAGMENT;
+    }
     if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP)
         return PARSED_OTHER_PROTO;
     if (!parse_transport(d, l4, end, have, h))

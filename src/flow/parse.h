@@ -13,8 +13,9 @@ enum parsed {
     PARSED_NOT_IP,
     PARSED_OTHER_PROTO, /* IP, whole, but neither TCP nor UDP */
     PARSED_CHECKSUM,    /* a flow's, but a checksum is wrong; the parser itself does not look */
-    PARSED_FRAGMENT,    /* h.proto is valid, 0 where further extension headers hide it */
-    PARSED_MALFORMED,   /* IP whose headers lie or are cut short, more tags; h.proto where it could be read, else 0 */
+    PARSED_FRAGMENT,  /* h.proto is valid, 0 where further extension headers hide it; the payload is the fragment's, and
+                         the key tells the VLAN */
+    PARSED_MALFORMED, /* IP whose headers lie or are cut short, more tags; h.proto where it could be read, else 0 */
 };
 
 /* Ethernet, up to two VLAN tags, IPv4 or IPv6 with extension headers, TCP or UDP. */

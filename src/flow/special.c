@@ -11,6 +11,11 @@ static bool is_ours(const struct nst_engine *e, uint8_t proto)
     return e->proto == 0 ? proto == IPPROTO_TCP || proto == IPPROTO_UDP : proto == e->proto;
 }
 
+static bool passes(enum nst_verdict v)
+{
+    return v == NST_FORWARD || v == NST_FORWARD_FLOW;
+}
+
 void __attribute__((noinline, cold)) pass_or_drop(struct nst_engine *e, struct nst_packet *p, enum parsed parsed)
 {
     enum nst_cause cause = parsed == PARSED_FRAGMENT   ? NST_BY_FRAGMENT
@@ -22,8 +27,7 @@ void __attribute__((noinline, cold)) pass_or_drop(struct nst_engine *e, struct n
     } else if (parsed == PARSED_OTHER_PROTO || (!is_ours(e, p->h.proto) && p->h.proto != 0)) {
         e->stats.other_proto++;
     } else {
-        enum nst_verdict v = policy_of(e, cause);
-        if (v != NST_FORWARD && v != NST_FORWARD_FLOW) {
+        if (!passes(policy_of(e, cause))) {
             packet_drop(e, p, cause);
             return;
         }
@@ -39,11 +43,122 @@ static bool checksums_hold(const struct nst_engine *e, const struct nst_packet *
     return flags == 0 || (flags == PACKET_CHECKSUM_OPEN && checksum_right(mbuf_of(p), &p->h, e->replay));
 }
 
+/* ---- fragments ---- */
+void __attribute__((cold)) fragment_give_up(void *engine, struct nst_packet *p)
+{
+    struct nst_engine *e = engine;
+
+    if (passes(policy_of(e, NST_BY_FRAGMENT)))
+        packet_forward(e, p);
+    else
+        packet_drop(e, p, NST_BY_FRAGMENT);
+}
+
+void __attribute__((noinline, cold))
+whole_send(struct nst_engine *e, struct nst_packet *whole, struct nst_port *port, uint64_t *count)
+{
+    uint32_t came = whole->n_parts, n = 0;
+    struct nst_packet *p = fragments_unfold(&e->fragments, whole, &n);
+
+    if (p == NULL) {
+        e->stats.dropped[NST_BY_NO_MEMORY] += came;
+        return;
+    }
+    *count += came;
+    if (n > came)
+        e->stats.injected += n - came;
+    for (struct nst_packet *next; p != NULL; p = next) {
+        next = p->next;
+        port_tx(port, mbuf_of(p));
+    }
+}
+
+void __attribute__((noinline, cold)) whole_drop(struct nst_engine *e, struct nst_packet *whole, enum nst_cause cause)
+{
+    e->stats.dropped[cause] += fragments_free(&e->fragments, whole);
+}
+
+/* Of a packet that is parsed anew. */
+static enum parsed parse_again(struct nst_engine *e, unsigned i)
+{
+    struct nst_packet *p = packet_of(e->mbuf[i]);
+    enum parsed parsed = parse_packet(e->mbuf[i], &p->h, &e->key[i], &e->from_b[i]);
+
+    if (parsed == PARSED_FRAGMENT) { /* a datagram whose data is a fragment: nobody sends that */
+        p->h.proto = 0;
+        return PARSED_MALFORMED;
+    }
+    return parsed == PARSED_FLOW && e->proto != 0 && p->h.proto != e->proto ? PARSED_OTHER_PROTO : parsed;
+}
+
+/* A flow of another core: its fragments go there, and are put together once more. */
+static bool give_fragments(struct nst_engine *e, unsigned i)
+{
+    struct nst_packet *p = packet_of(e->mbuf[i]);
+    uint32_t n = 0;
+
+    if (e->cores == NULL || e->parsed[i] != PARSED_FLOW || cores_of_key(e->cores, &e->key[i]) == e->core)
+        return false;
+    e->fragments.wholes_made--;
+    p = fragments_unfold(&e->fragments, p, &n);
+    for (struct nst_packet *next; p != NULL; p = next) {
+        next = p->next;
+        e->stats.packets--; /* it counts where it arrives */
+        e->stats.fragments--;
+        e->stats.bytes -= mbuf_of(p)->pkt_len;
+        cores_give(e, mbuf_of(p), &e->key[i]);
+    }
+    return true;
+}
+
+/* False: there is no packet any more, for it is kept or has met its end. */
+static bool take_fragment(struct nst_engine *e, unsigned i)
+{
+    struct nst_packet *p = packet_of(e->mbuf[i]);
+
+    if (!is_ours(e, p->h.proto) && p->h.proto != 0)
+        return true;
+    e->stats.fragments++;
+    if (!checksums_hold(e, p)) {
+        e->parsed[i] = PARSED_CHECKSUM;
+        return true;
+    }
+    p = fragments_add(&e->fragments, p, key_vlan(&e->key[i]), (uint32_t)((uint64_t)p->time >> TICK_SHIFT));
+    if (p == NULL)
+        return false;
+    e->mbuf[i] = mbuf_of(p);
+    e->parsed[i] = (uint8_t)parse_again(e, i);
+    return !give_fragments(e, i);
+}
+
+/* ---- the burst ---- */
+static void move_packet(struct nst_engine *e, const struct table_bucket *bucket[PORT_BURST], unsigned to, unsigned from)
+{
+    if (to == from)
+        return;
+    e->mbuf[to] = e->mbuf[from];
+    e->parsed[to] = e->parsed[from];
+    e->from_b[to] = e->from_b[from];
+    e->hash[to] = e->hash[from];
+    e->key[to] = e->key[from];
+    bucket[to] = bucket[from];
+}
+
 void __attribute__((noinline)) burst_special(struct nst_engine *e, const struct table_bucket *bucket[PORT_BURST])
 {
+    unsigned keep = 0;
+
     for (unsigned i = 0; i < e->n; i++) {
-        const struct nst_packet *p = packet_of(e->mbuf[i]);
-        if (e->parsed[i] == PARSED_FLOW && !checksums_hold(e, p))
+        const struct rte_mbuf *m = e->mbuf[i];
+        if (e->parsed[i] == PARSED_FRAGMENT && !take_fragment(e, i))
+            continue;
+        if (e->parsed[i] == PARSED_FLOW && !checksums_hold(e, packet_of(e->mbuf[i])))
             e->parsed[i] = PARSED_CHECKSUM;
+        if (e->parsed[i] == PARSED_FLOW && e->mbuf[i] != m) {
+            e->hash[i] = key_hash(&e->key[i], &e->secret);
+            bucket[i] = table_prefetch(&e->table, e->hash[i]);
+        }
+        move_packet(e, bucket, keep++, i);
     }
+    e->n = (uint16_t)keep;
 }

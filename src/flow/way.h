@@ -19,6 +19,10 @@ static inline enum nst_dir packet_dir(const struct nst_packet *p)
 
 static inline void packet_forward(struct nst_engine *e, struct nst_packet *p)
 {
+    if (unlikely(p->flags & PACKET_WHOLE)) {
+        whole_send(e, p, e->peer[p->port], &e->stats.forwarded);
+        return;
+    }
     e->stats.forwarded++;
     port_tx(e->peer[p->port], mbuf_of(p));
 }

@@ -21,15 +21,24 @@ struct nst_packet {
     struct nst_headers h;
     uint8_t flags; /* PACKET_... */
     uint32_t cut;  /* bytes at the frame's end that the capture did not keep */
+    uint64_t pad;
+    /* One cache line so far, which every packet touches. What follows is for the rare, and holds nothing unless a flag
+     * says so. */
+    struct nst_packet *parts; /* PACKET_WHOLE: the fragments that it was made of, as they came, by next */
+    struct nst_packet *after; /* of a fragment: that which follows it in the datagram */
+    uint32_t n_parts;
+    uint16_t part_at, part_len; /* of a fragment: where its data belongs */
 };
 enum {
     PACKET_CHECKSUM_BAD = 1, /* says the device */
     PACKET_TAKEN = 2,
     PACKET_REFUSED = 4,
     PACKET_CHECKSUM_OPEN = 8, /* nobody has verified them yet */
+    PACKET_WHOLE = 16,        /* made of fragments, which go out in its place (flow/fragment.h) */
 };
-enum { NST_PACKET_PRIV = 64 };
-_Static_assert(sizeof(struct nst_packet) <= NST_PACKET_PRIV, "a packet's notes fit one cache line");
+enum { NST_PACKET_PRIV = 128 };
+_Static_assert(offsetof(struct nst_packet, parts) == 64, "what every packet touches is one cache line");
+_Static_assert(sizeof(struct nst_packet) <= NST_PACKET_PRIV, "a packet's notes fit two cache lines");
 
 static inline struct nst_packet *packet_of(struct rte_mbuf *m)
 {
