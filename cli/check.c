@@ -13,7 +13,7 @@ void help_check(void)
     printf("Usage: netstar check [options]\n\n"
            "Looks whether this machine is fit for what the options say, and prints what to type where it\n"
            "is not. The exit status is 0 when nothing is a problem. Nothing is changed.\n\n");
-    settings_help(stdout, NULL);
+    settings_help(stdout, NULL, FOR_CHECK);
     printf("\nExample:\n  netstar check --ports eth1,eth2 --store redis://localhost\n");
 }
 
@@ -147,7 +147,7 @@ int command_check(int argc, char *argv[])
     struct checks k = { .out = stdout };
     struct settings s;
     struct complaint c;
-    int rc = settings_read(&s, NULL, argc, argv, &c);
+    int rc = settings_read(&s, NULL, FOR_CHECK, argc, argv, &c);
 
     if (rc < 0 || s.help) {
         if (rc == 0)

@@ -5,10 +5,12 @@
 #pragma once
 
 int command_run(int argc, char *argv[]);
+int command_replay(int argc, char *argv[]);
 int command_check(int argc, char *argv[]);
 int command_help(int argc, char *argv[]);
 int command_version(int argc, char *argv[]);
 
 /* The help of one command, to standard output. */
 void help_run(void);
+void help_replay(void);
 void help_check(void);

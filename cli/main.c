@@ -11,6 +11,7 @@ static const struct command {
     void (*help)(void);
 } commands[] = {
     { "run", "run a network function, on live ports or on captures", command_run, help_run },
+    { "replay", "measure a network function on captures: where its time goes", command_replay, help_replay },
     { "check", "see whether this machine is fit, and what to type where it is not", command_check, help_check },
     { "help", "print help, also of one command: netstar help run", command_help, NULL },
     { "version", "print the version", command_version, NULL },

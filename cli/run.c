@@ -16,7 +16,7 @@ void help_run(void)
         options_row(stdout, (*m)->name, (*m)->summary != NULL ? (*m)->summary : "");
     options_row(stdout, "./FILE.so", "one that is loaded from a file");
     putchar('\n');
-    settings_help(stdout, &no_module);
+    settings_help(stdout, &no_module, FOR_RUN);
     printf("\nExamples:\n"
            "  netstar run ips --rules my.rules --ports eth1,eth2 --store redis://localhost\n"
            "  netstar run ips --rules my.rules -r in.pcap -w out.pcap --report -\n");
@@ -27,7 +27,7 @@ static void help_module(const char *name, const struct nst_module *m)
     printf("Usage: netstar run %s --ports A,B|-r FILE [options]\n\n", name);
     if (m->summary != NULL)
         printf("%s\n\n", m->summary);
-    settings_help(stdout, m);
+    settings_help(stdout, m, FOR_RUN);
 }
 
 static int write_json(const struct report *r, const char *path)
@@ -100,7 +100,7 @@ int command_run(int argc, char *argv[])
         return complaint_exit(&c, rc, "run");
 
     snprintf(command, sizeof command, "run %s", argv[1]);
-    rc = settings_read(&s, module, argc - 1, argv + 1, &c);
+    rc = settings_read(&s, module, FOR_RUN, argc - 1, argv + 1, &c);
     if (rc == 0 && s.help) {
         help_module(argv[1], module);
         status = 0;

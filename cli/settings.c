@@ -29,14 +29,14 @@ enum {
     BUSY_POLL,
     CORES,
     CPU,
+    TIMES,
+    MEMORY,
     REPORT,
     QUIET,
     VERBOSE,
     HELP,
     OF_MODULE, /* and the index of the module's option */
 };
-
-enum { FOR_RUN = 1, FOR_CHECK = 2 };
 
 static const struct {
     struct option_spec spec;
@@ -48,7 +48,7 @@ static const struct {
       FOR_RUN | FOR_CHECK },
     { { READ, "read", 'r', "FILE",
         "take packets from a capture (pcap or pcapng, - is standard input); several are merged by time" },
-      FOR_RUN },
+      FOR_RUN | FOR_REPLAY },
     { { WRITE, "write", 'w', "FILE", "write what is forwarded to a pcap file" }, FOR_RUN },
     { { SPEED, "speed", 0, "X", "replay captures X times as fast as recorded; max (the default): as fast as can be" },
       FOR_RUN },
@@ -56,33 +56,38 @@ static const struct {
         "where the state of the flows is kept: mem: (the default, gone with the process), "
         "redis://[USER:PASSWORD@]HOST:PORT/DB, "
         "redis+unix://PATH" },
-      FOR_RUN | FOR_CHECK },
+      FOR_RUN | FOR_CHECK | FOR_REPLAY },
     { { FAIL, "fail", 0, "open|closed",
         "what becomes of packets that cannot be judged: they pass, or they are dropped (the default)" },
-      FOR_RUN },
+      FOR_RUN | FOR_REPLAY },
     { { BUDGET, "budget", 0, "TIME", "how long one packet may be waited for, e.g. 200ms; then --fail decides" },
-      FOR_RUN },
-    { { HOLD, "hold", 0, "N", "packets of one flow and direction that may wait behind another" }, FOR_RUN },
+      FOR_RUN | FOR_REPLAY },
+    { { HOLD, "hold", 0, "N", "packets of one flow and direction that may wait behind another" },
+      FOR_RUN | FOR_REPLAY },
     { { CHECKSUMS, "checksums", 0, "verify|trust",
         "compute the checksums of packets for which no device vouches (the default), and drop what is wrong; or "
         "trust" },
-      FOR_RUN },
+      FOR_RUN | FOR_REPLAY },
     { { FLOWS, "flows", 0, "N", "flows that are followed at the same time, on each core (1048576)" },
-      FOR_RUN | FOR_CHECK },
-    { { PACKETS, "packets", 0, "N", "packet buffers (16384 for each core)" }, FOR_RUN | FOR_CHECK },
+      FOR_RUN | FOR_CHECK | FOR_REPLAY },
+    { { PACKETS, "packets", 0, "N", "packet buffers (16384 for each core)" }, FOR_RUN | FOR_CHECK | FOR_REPLAY },
     { { STREAM_MEMORY, "stream-memory", 0, "SIZE", "bytes of stream data kept for all flows of a core (256M)" },
-      FOR_RUN | FOR_CHECK },
-    { { EAL, "eal", 0, "ARGS", "further arguments for DPDK, in one word" }, FOR_RUN },
-    { { NO_HUGE, "no-huge", 0, NULL, "use ordinary memory even where huge pages are to be had" }, FOR_RUN | FOR_CHECK },
+      FOR_RUN | FOR_CHECK | FOR_REPLAY },
+    { { EAL, "eal", 0, "ARGS", "further arguments for DPDK, in one word" }, FOR_RUN | FOR_REPLAY },
+    { { NO_HUGE, "no-huge", 0, NULL, "use ordinary memory even where huge pages are to be had" },
+      FOR_RUN | FOR_CHECK | FOR_REPLAY },
     { { BUSY_POLL, "busy-poll", 0, NULL, "never sleep: lower latency, and a core that is always busy" }, FOR_RUN },
     { { CORES, "cores", 0, "N",
         "work on N cores (1); each has flows, stream data, a connection to the store and an NF of its own" },
       FOR_RUN | FOR_CHECK },
-    { { CPU, "cpu", 0, "N[,N...]", "stay on this processor; with --cores on these, one for each" }, FOR_RUN },
-    { { REPORT, "report", 0, "FILE", "write the closing report as JSON too; - is standard output" }, FOR_RUN },
-    { { QUIET, "quiet", 'q', NULL, "print warnings and errors only" }, FOR_RUN },
-    { { VERBOSE, "verbose", 'v', NULL, "say more, and let DPDK speak" }, FOR_RUN },
-    { { HELP, "help", 'h', NULL, "print this help" }, FOR_RUN | FOR_CHECK },
+    { { CPU, "cpu", 0, "N[,N...]", "stay on this processor; with --cores on these, one for each" },
+      FOR_RUN | FOR_REPLAY },
+    { { TIMES, "times", 0, "N", "measure N passes (10), after one to warm up" }, FOR_REPLAY },
+    { { MEMORY, "memory", 0, "SIZE", "bytes that the packets may take (1G)" }, FOR_REPLAY },
+    { { REPORT, "report", 0, "FILE", "write the report as JSON too; - is standard output" }, FOR_RUN | FOR_REPLAY },
+    { { QUIET, "quiet", 'q', NULL, "print warnings and errors only" }, FOR_RUN | FOR_REPLAY },
+    { { VERBOSE, "verbose", 'v', NULL, "say more, and let DPDK speak" }, FOR_RUN | FOR_REPLAY },
+    { { HELP, "help", 'h', NULL, "print this help" }, FOR_RUN | FOR_CHECK | FOR_REPLAY },
 };
 enum { N_COMMON = sizeof common / sizeof *common };
 
@@ -228,6 +233,10 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
         return rc;
     case CPU:
         return set_cpus(s, value, c);
+    case TIMES:
+        return number32(c, spec, value, 1, REPLAY_TIMES_MAX, &s->times);
+    case MEMORY:
+        return value_size(c, "--memory", value, 1 << 20, (uint64_t)1 << 44, &s->memory);
     case REPORT:
         s->report = value;
         return 0;
@@ -246,7 +255,7 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
     }
 }
 
-static int validate(const struct settings *s, struct complaint *c)
+static int validate(const struct settings *s, enum settings_for who, struct complaint *c)
 {
     if (s->n_ports != 0 && s->n_ports % 2 != 0)
         return complain(c, -EINVAL, "--ports: %u ports given; they come in pairs: A,B or A,B,C,D", s->n_ports);
@@ -265,6 +274,8 @@ static int validate(const struct settings *s, struct complaint *c)
                 return complain(c, -EINVAL, "--cpu: %d is given twice", s->cpus[i]);
     if (s->n_ports != 0 && s->n_inputs != 0)
         return complain(c, -EINVAL, "--ports and -r exclude each other: live traffic, or captures");
+    if (who == FOR_REPLAY && s->n_inputs == 0)
+        return complain(c, -EINVAL, "where do the packets come from? Give -r FILE");
     if (s->n_ports == 0 && s->n_inputs == 0)
         return complain(c, -EINVAL, "where do the packets come from? Give --ports A,B or -r FILE");
     if (s->n_inputs == 0 && s->output != NULL)
@@ -282,20 +293,23 @@ static int validate(const struct settings *s, struct complaint *c)
     return 0;
 }
 
-int settings_read(struct settings *s, const struct nst_module *module, int argc, char *argv[], struct complaint *c)
+int settings_read(struct settings *s, const struct nst_module *module, enum settings_for who, int argc, char *argv[],
+                  struct complaint *c)
 {
     struct option_spec *specs;
     size_t own = module_options(module), n;
     int rc;
 
-    *s = (struct settings){ .module = module, .cores = 1, .store = "mem:", .store_name = "mem:" };
+    *s = (struct settings){
+        .module = module, .cores = 1, .times = 10, .memory = (uint64_t)1 << 30, .store = "mem:", .store_name = "mem:"
+    };
     s->module_values = calloc(own + 1, sizeof *s->module_values);
     specs = calloc(N_COMMON + own, sizeof *specs);
     if (s->module_values == NULL || specs == NULL) {
         free(specs);
         return complain(c, -ENOMEM, "out of memory");
     }
-    n = common_options(specs, module != NULL ? FOR_RUN : FOR_CHECK);
+    n = common_options(specs, who);
     for (size_t i = 0; i < own; i++) {
         const struct nst_option *o = &module->options[i];
 
@@ -310,7 +324,7 @@ int settings_read(struct settings *s, const struct nst_module *module, int argc,
     rc = options_read(argc, argv, specs, n, set, s, c);
     free(specs);
     if (rc == 0 && !s->help)
-        rc = validate(s, c);
+        rc = validate(s, who, c);
     return rc;
 }
 
@@ -382,7 +396,7 @@ const char *settings_module_option(const struct settings *s, const char *name)
     return NULL;
 }
 
-void settings_help(FILE *out, const struct nst_module *module)
+void settings_help(FILE *out, const struct nst_module *module, enum settings_for who)
 {
     struct option_spec specs[N_COMMON];
     size_t own = module_options(module);
@@ -397,5 +411,5 @@ void settings_help(FILE *out, const struct nst_module *module)
         fputc('\n', out);
     }
     fprintf(out, own != 0 ? "Options of every network function:\n" : "Options:\n");
-    options_help(out, specs, common_options(specs, module != NULL ? FOR_RUN : FOR_CHECK));
+    options_help(out, specs, common_options(specs, who));
 }

@@ -5,7 +5,10 @@
 #include "options.h"
 #include <netstar/module.h>
 
-enum { PORTS_MAX = 16, INPUTS_MAX = 64, CORES_LIMIT = 32 };
+enum { PORTS_MAX = 16, INPUTS_MAX = 64, CORES_LIMIT = 32, REPLAY_TIMES_MAX = 1000 };
+
+/* For which command options are read. */
+enum settings_for { FOR_RUN = 1, FOR_CHECK = 2, FOR_REPLAY = 4 };
 
 struct settings {
     const struct nst_module *module; /* NULL for check */
@@ -33,12 +36,15 @@ struct settings {
     int cpus[CORES_LIMIT]; /* one for each core, or none */
     unsigned n_cpus;
     const char *report;
+    uint32_t times;  /* replay: passes */
+    uint64_t memory; /* replay: for the packets */
 };
 
-/* Reads the options of `run` (module not NULL) or `check` and validates them as far as that needs nothing but the
+/* Reads the options of a command (module is NULL for `check`) and validates them as far as that needs nothing but the
  * command line. The settings borrow from argv; free them with settings_free, also after an error. When --help is among
  * the options, help is set and nothing else is required. */
-int settings_read(struct settings *s, const struct nst_module *module, int argc, char *argv[], struct complaint *c);
+int settings_read(struct settings *s, const struct nst_module *module, enum settings_for who, int argc, char *argv[],
+                  struct complaint *c);
 void settings_free(struct settings *s);
 
 /* Looks at the world: the inputs can be read, the output can be written and is none of the inputs, the cpu exists. */
@@ -48,5 +54,5 @@ int settings_probe(const struct settings *s, struct complaint *c);
 const char *settings_module_option(const struct settings *s, const char *name);
 
 /* Prints the options that settings_read takes for this module (NULL: for check; &no_module: the common ones). */
-void settings_help(FILE *out, const struct nst_module *module);
+void settings_help(FILE *out, const struct nst_module *module, enum settings_for who);
 extern const struct nst_module no_module;
