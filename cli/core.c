@@ -142,6 +142,8 @@ static int open_nf(struct core *c)
         c->nf.policy.budget = c->in->s->budget;
     if (c->in->s->hold != 0)
         c->nf.policy.hold = c->in->s->hold;
+    if (c->in->s->normalise)
+        c->nf.policy.normalise = true;
     return 0;
 }
 
@@ -149,6 +151,9 @@ static int open_engine(struct core *c)
 {
     const struct nst_engine_config config = {
         .nf = &c->nf,
+        .overlap = c->in->s->overlap,
+        .overlap_nets = c->in->s->overlap_nets,
+        .n_overlap_nets = c->in->s->n_overlap_nets,
         .nf_arg = c->nf_arg,
         .flows = c->in->s->flows,
         .stream_memory = c->in->s->stream_memory,

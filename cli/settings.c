@@ -20,6 +20,8 @@ enum {
     FAIL,
     BUDGET,
     HOLD,
+    OVERLAP,
+    NORMALISE,
     CHECKSUMS,
     FLOWS,
     PACKETS,
@@ -67,6 +69,13 @@ static const struct {
     { { CHECKSUMS, "checksums", 0, "verify|trust",
         "compute the checksums of packets for which no device vouches (the default), and drop what is wrong; or "
         "trust" },
+      FOR_RUN | FOR_REPLAY },
+    { { OVERLAP, "overlap", 0, "POLICY[,NET/LEN=POLICY...]",
+        "how TCP ends take overlapping segments: first (the default), last, linux, bsd, windows ...; by network where "
+        "one is given" },
+      FOR_RUN | FOR_REPLAY },
+    { { NORMALISE, "normalise", 0, NULL,
+        "make TCP that leaves equal to what was inspected: bytes that conflict are overwritten, not dropped" },
       FOR_RUN | FOR_REPLAY },
     { { FLOWS, "flows", 0, "N", "flows that are followed at the same time, on each core (1048576)" },
       FOR_RUN | FOR_CHECK | FOR_REPLAY },
@@ -208,6 +217,12 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
         if (rc == 0)
             s->trust_checksums = word == 1;
         return rc;
+    case OVERLAP:
+        return value_overlaps(c, "--overlap", value, &s->overlap, s->overlap_nets, OVERLAP_NETS_MAX,
+                              &s->n_overlap_nets);
+    case NORMALISE:
+        s->normalise = true;
+        return 0;
     case FLOWS:
         return number32(c, spec, value, 1, 1u << 30, &s->flows);
     case PACKETS:

@@ -4,8 +4,9 @@
 #include "complaint.h"
 #include "options.h"
 #include <netstar/module.h>
+#include <netstar/tcp.h>
 
-enum { PORTS_MAX = 16, INPUTS_MAX = 64, CORES_LIMIT = 32, REPLAY_TIMES_MAX = 1000 };
+enum { PORTS_MAX = 16, INPUTS_MAX = 64, CORES_LIMIT = 32, REPLAY_TIMES_MAX = 1000, OVERLAP_NETS_MAX = 256 };
 
 /* For which command options are read. */
 enum settings_for { FOR_RUN = 1, FOR_CHECK = 2, FOR_REPLAY = 4 };
@@ -28,6 +29,10 @@ struct settings {
     bool trust_checksums;
     nst_time budget; /* 0: as the module says; likewise hold */
     uint16_t hold;
+    enum nst_overlap overlap;
+    struct nst_overlap_net overlap_nets[OVERLAP_NETS_MAX];
+    unsigned n_overlap_nets;
+    bool normalise;
     uint32_t flows, packets; /* 0: the library's default; likewise stream_memory */
     size_t stream_memory;
     const char *eal;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "values.h"
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
@@ -206,4 +207,53 @@ const char *value_show_size(uint64_t bytes, char *buf, size_t size)
     }
     snprintf(buf, size, n < 10 && n != floor(n) ? "%.1f%s" : "%.0f%s", n, units[i]);
     return buf;
+}
+
+/* ---- overlap policies ---- */
+static int overlap_name(struct complaint *c, const char *option, const char *name, enum nst_overlap *out)
+{
+    if (nst_overlap_by_name(name, out) < 0)
+        return complain(c, -EINVAL,
+                        "%s: there is no policy \"%s\"; expected first, last, bsd, linux, old-linux, solaris, windows, "
+                        "macos, vista or hpux11",
+                        option, name);
+    return 0;
+}
+
+static int overlap_net(struct complaint *c, const char *option, char *item, struct nst_overlap_net *net)
+{
+    char *policy = strchr(item, '='), *bits;
+    uint64_t n;
+
+    *policy++ = '\0';
+    if ((bits = strchr(item, '/')) != NULL)
+        *bits++ = '\0';
+    *net = (struct nst_overlap_net){ .family = strchr(item, ':') != NULL ? 6 : 4 };
+    if (inet_pton(net->family == 6 ? AF_INET6 : AF_INET, item, net->addr) != 1)
+        return complain(c, -EINVAL, "%s: \"%s\" is no address of a network", option, item);
+    unsigned most = net->family == 6 ? 128 : 32;
+    n = most;
+    if (bits != NULL && value_number(c, option, bits, 0, most, &n) < 0)
+        return -EINVAL;
+    net->bits = (uint8_t)n;
+    return overlap_name(c, option, policy, &net->policy);
+}
+
+int value_overlaps(struct complaint *c, const char *option, const char *text, enum nst_overlap *all,
+                   struct nst_overlap_net nets[], unsigned max, unsigned *n)
+{
+    char *copy = strdup(text), *rest = copy, *item;
+    int rc = copy != NULL ? 0 : complain(c, -ENOMEM, "out of memory");
+
+    *n = 0;
+    while (rc == 0 && (item = strsep(&rest, ",")) != NULL) {
+        if (strchr(item, '=') == NULL)
+            rc = overlap_name(c, option, item, all);
+        else if (*n == max)
+            rc = complain(c, -EINVAL, "%s: more than %u networks", option, max);
+        else if ((rc = overlap_net(c, option, item, &nets[*n])) == 0)
+            ++*n;
+    }
+    free(copy);
+    return rc;
 }

@@ -6,7 +6,7 @@
  */
 #pragma once
 #include "complaint.h"
-#include <netstar/base.h>
+#include <netstar/tcp.h>
 
 /* A count: digits, and k (thousand) or M (million) behind them. */
 int value_number(struct complaint *c, const char *option, const char *text, uint64_t min, uint64_t max, uint64_t *out);
@@ -27,6 +27,11 @@ int value_word(struct complaint *c, const char *option, const char *text, const 
 /* Port names separated by commas. A piece that contains '=' is an argument of the device before it, so that
  * net_null0,size=64,net_null1 are two ports. Cuts `text` up in place; names[] points into it. */
 int value_ports(struct complaint *c, const char *option, char *text, const char *names[], unsigned max, unsigned *n);
+
+/* How ends take overlapping segments: POLICY for all, and NET/LEN=POLICY for those of a network, separated by commas; an
+ * address without a length is that one end. *all is untouched where no POLICY is given. */
+int value_overlaps(struct complaint *c, const char *option, const char *text, enum nst_overlap *all,
+                   struct nst_overlap_net nets[], unsigned max, unsigned *n);
 
 /* Writes a time or a number of bytes as one would type it, for messages. Returns buf. */
 const char *value_show_time(nst_time t, char *buf, size_t size);

@@ -15,16 +15,15 @@
  *           seen, whatever becomes of it.
  * Beginning A SYN says where the stream begins when that is not known yet, or when it has another number and this end
  *           has sent no SYN itself, and nothing was delivered or is kept, nor a FIN seen. The end settles it: by the
- * acknowledgment in its SYN-ACK, or in its first ACK behind its own SYN. If that is no place between byte 0 and `next`,
- * the stream begins there anew (in a capture an ACK above `next` is a hole instead).
+ *           acknowledgment in its SYN-ACK, or in its first ACK behind its own SYN. If that is no place between byte 0 and
+ *           `next`, the stream begins there anew (in a capture an ACK above `next` is a hole instead).
  *
  * ---- What a received segment causes ----
  * In this order; the first that applies ends it, unless said otherwise:
- *  1. RST: it resets the end when its number is `next` (RFC 5961), or, where the end has sent a SYN and nothing is
- * known of its peer yet, when it has an ACK. Any other is counted (resets_ignored) and does nothing. No event but
- * RESET.
- *  2. SYN: when the end has settled where its stream begins, nothing but an ACK in it counts (the end answers a SYN
- * with an ACK, RFC 5961; syns_ignored). A SYN-ACK that does not acknowledge the end's SYN is ignored. Else its bytes, a
+ *  1. RST: it resets the end when its number is `next` (RFC 5961), or, where the end has sent a SYN and nothing is known
+ *     of its peer yet, when it has an ACK. Any other is counted (resets_ignored) and does nothing. No event but RESET.
+ *  2. SYN: when the end has settled where its stream begins, nothing but an ACK in it counts (the end answers a SYN with
+ *     an ACK, RFC 5961; syns_ignored). A SYN-ACK that does not acknowledge the end's SYN is ignored. Else its bytes, a
  *     FIN and so on are those of any segment, behind the SYN.
  *     No SYN: MIDSTREAM when none was received and nothing was picked up. CONFLICT, live and with both ends followed,
  *     when it has bytes and the end has not settled its beginning, unless it has sent a SYN and the bytes begin between
@@ -47,8 +46,8 @@
  *     DATA        it makes `next` go on: nst_flow_bytes gives the bytes.
  *
  * ---- What is kept ----
- * Bytes behind a hole, until they are delivered; and delivered bytes, where DATA is registered and policy.on_conflict
- * is not FORWARD, until they are acknowledged. A segment with bytes that would have to be kept is refused (dropped as
+ * Bytes behind a hole, until they are delivered; and delivered bytes, where DATA is registered and policy.on_conflict is
+ * not FORWARD, until they are acknowledged. A segment with bytes that would have to be kept is refused (dropped as
  * "stream limit") when the number behind its last byte is more than stream_per_end above `acked`, when it begins more
  * than 2^30 above `next`, when the end holds more than stream_per_end / 256 + 16 blocks, or when the engine's stream
  * memory is used up. Three things lift that for a segment that is not behind a hole, which then passes unkept
@@ -65,10 +64,15 @@
  * never comes up: the second segment is dropped, and only one can be read.
  *
  * The unit is the segment as it came: every kept byte remembers the first place of the segment that it came with, and
- * the place behind its last byte (without what lay behind the end of the stream). The byte of a new segment [a, b)
- * takes the place of a kept one that came with [c, d): first      never last       always bsd        a < c linux      a
- * < c, or a = c and b > d old-linux  a < c, or a = c and b >= d solaris    b > d, or b = d and a <= c also where both
- * are equal: the place then counts as the new segment's.
+ * the place behind its last byte (without what lay behind the end of the stream). The byte of a new segment [a, b) takes
+ * the place of a kept one that came with [c, d):
+ *     first      never
+ *     last       always
+ *     bsd        a < c
+ *     linux      a < c, or a = c and b > d
+ *     old-linux  a < c, or a = c and b >= d
+ *     solaris    b > d, or b = d and a <= c
+ * also where both are equal: the place then counts as the new segment's.
  *
  * ---- The window ----
  * The right edge is the largest acknowledgment plus window (scaled where both SYNs offered it) that the end has sent
@@ -82,8 +86,8 @@
  * An echo that is newer than every time stamp sent to the end is not believed.
  *
  * ---- Urgent data ----
- * The byte before the urgent pointer's place is read in the stream (SO_OOBINLINE), or outside of it: nothing on the
- * wire tells. policy.urgent says which; URGENT tells of each segment with an URG flag and a pointer to a byte.
+ * The byte before the urgent pointer's place is read in the stream (SO_OOBINLINE), or outside of it: nothing on the wire
+ * tells. policy.urgent says which; URGENT tells of each segment with an URG flag and a pointer to a byte.
  * NST_URGENT_OUT: when DATA reaches that byte, nst_flow_bytes leaves it out; offsets count it. Only the furthest place
  * that is not yet delivered is remembered.
  *

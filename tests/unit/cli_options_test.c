@@ -53,10 +53,10 @@ static int release(void **state)
 static void everything(void **state)
 {
     assert_int_equal(
-        read_line(&own,
-                  "--ports eth1,eth2 --store redis://localhost:6380/2 --fail open --budget 50ms "
-                  "--hold 8 --checksums trust --flows 2M --packets 32768 --stream-memory 64M --eal --foo --no-huge "
-                  "--busy-poll --cpu 3 --report - -v --rules r.txt --loud"),
+        read_line(&own, "--ports eth1,eth2 --store redis://localhost:6380/2 --fail open --budget 50ms "
+                        "--hold 8 --overlap linux,10.1.0.0/16=windows,2001:db8::/32=last,10.1.2.3=solaris --normalise "
+                        "--checksums trust --flows 2M --packets 32768 --stream-memory 64M --eal --foo --no-huge "
+                        "--busy-poll --cpu 3 --report - -v --rules r.txt --loud"),
         0);
     assert_int_equal(s.n_ports, 2);
     assert_string_equal(s.ports[1], "eth2");
@@ -64,6 +64,14 @@ static void everything(void **state)
     assert_true(s.fail_open && s.no_huge && s.busy_poll && s.verbose && !s.quiet);
     assert_true(s.budget == NST_MS(50));
     assert_int_equal(s.hold, 8);
+    assert_int_equal(s.overlap, NST_OVERLAP_LINUX);
+    assert_int_equal(s.n_overlap_nets, 3);
+    assert_true(s.overlap_nets[0].family == 4 && s.overlap_nets[0].bits == 16 && s.overlap_nets[0].addr[1] == 1 &&
+                s.overlap_nets[0].policy == NST_OVERLAP_WINDOWS);
+    assert_true(s.overlap_nets[1].family == 6 && s.overlap_nets[1].bits == 32 && s.overlap_nets[1].addr[0] == 0x20 &&
+                s.overlap_nets[1].policy == NST_OVERLAP_LAST);
+    assert_true(s.overlap_nets[2].bits == 32 && s.overlap_nets[2].addr[3] == 3);
+    assert_true(s.normalise);
     assert_true(s.trust_checksums);
     assert_int_equal(s.flows, 2000000);
     assert_int_equal(s.packets, 32768);
@@ -95,6 +103,7 @@ static void defaults(void **state)
     assert_string_equal(s.store, "mem:");
     assert_true(!s.fail_open && !s.trust_checksums && s.budget == 0 && s.hold == 0 && s.flows == 0 && s.packets == 0 &&
                 s.speed == 0);
+    assert_true(s.overlap == NST_OVERLAP_FIRST && s.n_overlap_nets == 0 && !s.normalise);
     assert_int_equal(s.stream_memory, 0);
     assert_int_equal(s.n_cpus, 0);
     assert_null(s.report);
@@ -157,6 +166,10 @@ static void mistakes(void **state)
         { "-r a --rules r --fail ajar", "--fail ajar: expected closed or open" },
         { "-r a --rules r --budget 200", "--budget 200: expected a time" },
         { "-r a --rules r --hold 0", "--hold 0: expected a whole number from 1 to 65535" },
+        { "-r a --rules r --overlap plan9", "--overlap: there is no policy \"plan9\"; expected first, last" },
+        { "-r a --rules r --overlap linux,10.0.0.0/33=bsd", "--overlap 33: expected" },
+        { "-r a --rules r --overlap 10.0.0/8=bsd", "--overlap: \"10.0.0\" is no address of a network" },
+        { "-r a --rules r --overlap 10.0.0.0/8=", "--overlap: there is no policy \"\"" },
         { "-r a --rules r --hold 70000", "--hold 70000: expected" },
         { "-r a --rules r --flows many", "--flows many: expected" },
         { "-r a --rules r --packets 5", "--packets 5: expected" },
