@@ -115,8 +115,9 @@ static bool is_stale(struct tcp_end *t, const struct rte_tcp_hdr *h, uint32_t en
 }
 
 /* Bytes beyond the window that the end has offered, except one that asks whether there is more of it. True: they may
- * not pass; else *len is what may. */
-static bool beyond_window(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t seq, uint32_t *len)
+ * not pass; else *len is what may, and *fin is what is left of a FIN. */
+static bool beyond_window(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t seq, uint32_t *len,
+                          bool *fin)
 {
     int32_t inside = seq_diff(t->edge, seq);
 
@@ -124,8 +125,9 @@ static bool beyond_window(struct tcp_end *t, struct nst_engine *e, struct nst_pa
         return false;
     e->stats.beyond_window++;
     if (e->policy.normalise && inside > 0 && tcp_normal_cut(p, (uint32_t)inside)) {
-        e->stats.normalised++;
+        t->now |= TCP_NOW_NORMAL;
         *len = (uint32_t)inside;
+        *fin = false; /* it was behind that */
         return false;
     }
     if (e->policy.on_window != NST_FORWARD)
@@ -139,7 +141,8 @@ static void received_urgent(struct tcp_end *t, struct nst_engine *e, struct nst_
 {
     e->stats.urgent++;
     if (e->policy.normalise) {
-        e->stats.normalised += tcp_normal_urgent(p);
+        if (tcp_normal_urgent(p))
+            t->now |= TCP_NOW_NORMAL;
         return;
     }
     if (e->policy.urgent != NST_URGENT_OUT || seq_diff(place, next_seq(t)) < 0)
@@ -165,15 +168,16 @@ static nst_events received_end(struct tcp_end *t, struct nst_flow *f, enum nst_s
         int32_t left = seq_diff(t->fin, seq);
         if (*len > 0 && left < (int32_t)*len) {
             *len = left < 0 ? 0 : (uint32_t)left;
-            e->stats.conflicts++;
+            t->now |= TCP_NOW_CONFLICT;
             if (*len > 0 && !fin && e->policy.normalise && tcp_normal_cut(p, *len)) {
-                e->stats.normalised++;
+                t->now |= TCP_NOW_NORMAL;
                 return flow_wants(f, side, NST_RECEIVED) & NST_EV_CONFLICT;
             }
             return NST_EV_CONFLICT;
         }
     }
-    e->stats.conflicts += what != 0;
+    if (what != 0)
+        t->now |= TCP_NOW_CONFLICT;
     return what;
 }
 
@@ -205,7 +209,7 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
     } else if (unlikely((t->flags & TCP_CONFIRMED) == 0) && len > 0 && e->strict[side] &&
                ((t->flags & TCP_SYN_SENT) == 0 || seq - t->base > t->delivered)) {
         /* The SYN may have been one that the end ignores, and the bytes of a connection that it has had for long. */
-        e->stats.conflicts++;
+        t->now |= TCP_NOW_CONFLICT;
         return NST_EV_CONFLICT;
     }
     if (h->data_off > 5 << 4 && is_stale(t, h, len + fin == 0 ? t->acked : seq + len + fin)) {
@@ -216,7 +220,7 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
         return EV_STALE;
     }
     if ((t->flags & TCP_EDGE) && len > 0 && unlikely(seq_diff(seq + len, t->edge) > 0) &&
-        beyond_window(t, e, p, seq, &len))
+        beyond_window(t, e, p, seq, &len, &fin))
         return EV_WINDOW;
     int32_t ahead = seq_diff(seq, next_seq(t));
     if (unlikely(ahead == -1) && len <= 1 && !fin && (flags & RTE_TCP_SYN_FLAG) == 0 && t->acked == next_seq(t)) {
@@ -240,7 +244,7 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
         t->fresh = len;
         what |= NST_EV_DATA;
     } else if (len > 0 || (t->flags & TCP_LOST)) {
-        what |= tcp_look_at_bytes(t, f, side, p, off, seq, len, what);
+        what |= tcp_look_at_bytes(t, f, side, p, off, seq, len);
     }
     if (unlikely(((t->flags | t->now) & TCP_FIN_KNOWN) && next_seq(t) + t->fresh == t->fin))
         t->now |= TCP_FIN_RECEIVED;
@@ -340,13 +344,15 @@ static nst_events tcp_packet(void *self, struct nst_flow *f, enum nst_side side,
     uint16_t syn = dir == NST_RECEIVED ? TCP_SYN_RECEIVED : TCP_SYN_SENT,
              fin = dir == NST_RECEIVED ? TCP_FIN_RECEIVED : TCP_FIN_SENT;
     uint16_t change = t->now & (uint16_t)~t->flags;
-    if (unlikely(change & (syn | fin | TCP_RESET))) {
+    if (unlikely((change & (syn | fin | TCP_RESET)) | (t->now & (TCP_NOW_CONFLICT | TCP_NOW_NORMAL)))) {
         if ((change & syn) && (tcp_header(p)->tcp_flags & (RTE_TCP_SYN_FLAG | RTE_TCP_ACK_FLAG)) == RTE_TCP_SYN_FLAG)
             what |= NST_EV_START;
         if (change & fin)
             what |= NST_EV_FIN;
         if (change & TCP_RESET)
             what |= NST_EV_RESET;
+        f->engine->stats.conflicts += (t->now & TCP_NOW_CONFLICT) != 0;
+        f->engine->stats.normalised += (t->now & TCP_NOW_NORMAL) != 0;
     }
     return what;
 }
@@ -400,7 +406,7 @@ static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum
             t->flags &= (uint16_t)~TCP_LOST;
             forget(t, f, side);
         }
-        uint16_t now = t->now & (uint16_t) ~(t->flags | TCP_NOW_SYNCED | TCP_NOW_MOVED);
+        uint16_t now = t->now & (uint16_t) ~(t->flags | TCP_NOW_ONLY);
         if (unlikely(now != 0))
             came_true(t, f, now);
     } else if (t->now & TCP_NOW_SYNCED) {

@@ -87,7 +87,7 @@ static bool contradicts(struct tcp_end *t, struct nst_flow *f, enum nst_side sid
 }
 
 nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
-                             uint32_t off, uint32_t seq, uint32_t len, nst_events before)
+                             uint32_t off, uint32_t seq, uint32_t len)
 {
     struct nst_engine *e = f->engine;
     uint32_t next = next_seq(t);
@@ -107,12 +107,11 @@ nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_sid
     }
     if (contradicts(t, f, side, p, off, seq, len)) {
         what |= NST_EV_CONFLICT;
-        if ((before & NST_EV_CONFLICT) == 0)
-            e->stats.conflicts++;
+        t->now |= TCP_NOW_CONFLICT;
         if (e->policy.normalise) {
             uint32_t from = compared_from(t, f, side), skip = seq_diff(from, seq) > 0 ? from - seq : 0;
             if (tcp_normal_bytes(t, p, off + skip, seq + skip, len - skip)) {
-                e->stats.normalised++;
+                t->now |= TCP_NOW_NORMAL;
                 if ((flow_wants(f, side, NST_RECEIVED) & NST_EV_CONFLICT) == 0)
                     what &= ~NST_EV_CONFLICT;
             }

@@ -56,6 +56,10 @@ enum {
     /* Only in `now`: the packet's SYN says where the stream begins; and it said another place before. */
     TCP_NOW_SYNCED = TCP_SYNCED,
     TCP_NOW_MOVED = TCP_LOST,
+    /* And it contradicts what is known; and was made equal to that: each counted once. */
+    TCP_NOW_CONFLICT = TCP_ECHOED,
+    TCP_NOW_NORMAL = TCP_STAMPED,
+    TCP_NOW_ONLY = TCP_NOW_SYNCED | TCP_NOW_MOVED | TCP_NOW_CONFLICT | TCP_NOW_NORMAL,
 };
 enum { TCP_AHEAD_MAX = 1 << 30 }; /* the largest window there is (RFC 7323) */
 
@@ -78,7 +82,7 @@ static inline uint32_t compared_from(const struct tcp_end *t, const struct nst_f
 /* ---- tcp_bytes.c ---- */
 /* Looks at received payload that is not plainly the next: off counts in the packet. */
 nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
-                             uint32_t off, uint32_t seq, uint32_t len, nst_events before);
+                             uint32_t off, uint32_t seq, uint32_t len);
 /* Keeps bytes that continue the stream, behind which nothing is kept, where they are to be kept. False: refused. */
 bool tcp_keep_next(struct tcp_end *t, struct nst_flow *f, enum nst_side side, const struct nst_packet *p, uint32_t off,
                    uint32_t seq, uint32_t len);
@@ -124,7 +128,7 @@ static inline bool tcp_stamps(const struct rte_tcp_hdr *h, uint32_t *stamp, uint
 /* ---- tcp_normal.c ---- */
 /* The packet's bytes at places that are known, from seq on, become the known ones. False: it cannot be done. */
 bool tcp_normal_bytes(const struct tcp_end *t, struct nst_packet *p, uint32_t off, uint32_t seq, uint32_t len);
-/* Cuts the payload off behind len bytes. False: it cannot be done. */
+/* Cuts the payload off behind len bytes, and a FIN with it. False: it cannot be done. */
 bool tcp_normal_cut(struct nst_packet *p, uint32_t len);
 /* Clears the urgent pointer. */
 bool tcp_normal_urgent(struct nst_packet *p);

@@ -36,6 +36,15 @@ static void mend(uint8_t *field, uint16_t out, uint16_t in)
     memcpy(field, &was, sizeof was);
 }
 
+static bool clear_flag(struct nst_packet *p, uint8_t flag)
+{
+    const struct rte_tcp_hdr *h = tcp_header(p);
+    uint8_t word[2] = { h->data_off, (uint8_t)(h->tcp_flags & ~flag) };
+
+    p->h.tcp_flags = word[1];
+    return nst_packet_edit(p, p->h.l4 + offsetof(struct rte_tcp_hdr, data_off), word, sizeof word) == 0;
+}
+
 bool tcp_normal_cut(struct nst_packet *p, uint32_t len)
 {
     struct rte_mbuf *m = mbuf_of(p);
@@ -61,18 +70,13 @@ bool tcp_normal_cut(struct nst_packet *p, uint32_t len)
         mend(d + p->h.l3 + offsetof(struct rte_ipv4_hdr, hdr_checksum), was, is);
     rte_pktmbuf_trim(m, (uint16_t)(rte_pktmbuf_data_len(m) - (end - gone))); /* and what the link had padded */
     p->h.payload_len = (uint16_t)len;
-    return true;
+    return clear_flag(p, RTE_TCP_FIN_FLAG);
 }
 
 bool tcp_normal_urgent(struct nst_packet *p)
 {
-    const struct rte_tcp_hdr *h = tcp_header(p);
-    uint8_t flags[2] = { h->data_off, (uint8_t)(h->tcp_flags & ~RTE_TCP_URG_FLAG) }, none[2] = { 0 };
-    size_t at = p->h.l4 + offsetof(struct rte_tcp_hdr, data_off),
-           urgent = p->h.l4 + offsetof(struct rte_tcp_hdr, tcp_urp);
+    uint8_t none[2] = { 0 };
 
-    if (nst_packet_edit(p, at, flags, sizeof flags) < 0 || nst_packet_edit(p, urgent, none, sizeof none) < 0)
-        return false;
-    p->h.tcp_flags = flags[1];
-    return true;
+    return nst_packet_edit(p, p->h.l4 + offsetof(struct rte_tcp_hdr, tcp_urp), none, sizeof none) == 0 &&
+           clear_flag(p, RTE_TCP_URG_FLAG);
 }
