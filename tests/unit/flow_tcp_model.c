@@ -54,10 +54,34 @@ static void verdict(struct end *t, enum nst_side side, bool passed)
 }
 
 /* ---- a half ---- */
+/* What leaves is what was inspected. */
+static void normalises(struct end *t)
+{
+    struct model_step *x = &m.out->step[m.seg - m.q->seg];
+
+    if (!t->now.cut && !t->now.calm && !t->now.mended)
+        return;
+    m.counts->normalised++;
+    x->changed = true;
+    x->flags = m.seg->flags & (uint8_t) ~(t->now.calm ? MODEL_URG : 0);
+    if (t->now.cut)
+        x->flags &= (uint8_t)~FIN;
+    x->urgent = t->now.calm ? 0 : m.seg->urgent;
+    x->bytes = (uint16_t)m.out->n_left;
+    x->len = t->now.cut ? (uint16_t)t->now.leave : m.seg->len;
+    for (unsigned i = 0; i < x->len; i++) {
+        int64_t at = t->now.from + i;
+        m.out->left[m.out->n_left++] = at < t->now.to ? end_leaves(t, at) : m.q->data[m.seg->data + i];
+    }
+}
+
 static nst_events looks(struct end *t, enum nst_dir dir)
 {
-    if (dir == NST_RECEIVED)
-        return end_receives(t, m.q, m.seg, m.counts);
+    if (dir == NST_RECEIVED) {
+        nst_events what = end_receives(t, m.q, m.seg, m.counts);
+        normalises(t);
+        return what;
+    }
     return end_sends(t, m.seg, m.counts);
 }
 

@@ -59,6 +59,7 @@ struct model_setting {
     bool replay;
     uint8_t on_midstream, on_conflict, on_no_memory, on_window, on_stale;
     enum nst_urgent urgent;
+    bool normalise;
     enum nst_overlap overlap[MODEL_NETWORKS];
     uint32_t per_end; /* stream_per_end; 0: the default */
 };
@@ -81,12 +82,17 @@ struct model_counts { /* of nst_engine_stats */
     uint64_t forwarded, sent_by_handler, injected;
     uint64_t dropped[NST_CAUSES];
     uint64_t stream_bytes, conflicts, gaps, retransmits, unverified, unkept_bytes, lost_bytes;
-    uint64_t keep_alives, syns_ignored, resets_ignored, beyond_window, stale, urgent, selective, acks_ignored;
+    uint64_t keep_alives, syns_ignored, resets_ignored, beyond_window, stale, urgent, selective, acks_ignored,
+        normalised;
 };
 
 struct model_result {
     struct model_step {
         struct model_call call[2]; /* of the sender's half, of the receiver's */
+        /* What was changed of the segment when it was made equal to what was inspected. */
+        bool changed;
+        uint8_t flags;
+        uint16_t len, urgent, bytes; /* the bytes: in `left` */
         uint8_t fate;
     } step[MODEL_SEGMENTS];
     struct model_close {
@@ -94,8 +100,8 @@ struct model_result {
         uint8_t why;
     } closed[MODEL_FLOWS];
     unsigned flows; /* that the sequence's packets opened, one after the other */
-    unsigned n_bytes;
-    uint8_t bytes[MODEL_BYTES];
+    unsigned n_bytes, n_left;
+    uint8_t bytes[MODEL_BYTES], left[MODEL_DATA];
 };
 
 /* ---- the parts ---- */

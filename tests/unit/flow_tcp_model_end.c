@@ -27,7 +27,7 @@ static bool sees_both(const struct end *t)
 
 static bool keeps_delivered(const struct end *t)
 {
-    return (t->set->on_received[t->side] & NST_EV_DATA) && t->set->on_conflict != NST_FORWARD;
+    return (t->set->on_received[t->side] & NST_EV_DATA) && (t->set->on_conflict != NST_FORWARD || t->set->normalise);
 }
 
 static bool may_pass_unkept(const struct end *t)
@@ -108,9 +108,14 @@ static bool takes_new(struct end *t, int64_t at)
     return !is_kept(t, at) || new_wins(t->overlap, t->now.from, t->now.to, p->from, p->to);
 }
 
+uint8_t end_leaves(struct end *t, int64_t at)
+{
+    return is_kept(t, at) ? place_of(t, at)->byte : t->now.bytes[at - t->now.from];
+}
+
 bool end_byte(struct end *t, int64_t at, uint8_t *byte)
 {
-    bool urgent = t->has_urgent && at == t->urgent;
+    bool urgent = t->has_urgent && end_number(t, at) == t->urgent;
 
     *byte = takes_new(t, at) ? t->now.bytes[at - t->now.from] : place_of(t, at)->byte;
     return !(urgent && t->set->urgent == NST_URGENT_OUT);
@@ -156,7 +161,7 @@ void end_open(struct end *t, const struct model_setting *set, enum nst_side side
     memset(t, 0, offsetof(struct end, kept));
     t->set = set;
     t->side = side;
-    t->overlap = overlap;
+    t->overlap = set->normalise ? NST_OVERLAP_FIRST : overlap;
     t->scale = -1;
     t->by_syns = true;
     forget_all(t);
@@ -184,7 +189,7 @@ static void nothing_changes(struct end *t)
 }
 
 /* ---- what an end receives ---- */
-static nst_events receives_bytes(struct end *t, struct model_counts *counts)
+static nst_events receives_bytes(struct end *t, bool *differs, struct model_counts *counts)
 {
     int64_t from = t->now.from, to = t->now.to, first_new = from < t->next ? t->next : from;
     nst_events what = 0;
@@ -205,7 +210,7 @@ static nst_events receives_bytes(struct end *t, struct model_counts *counts)
     }
     for (int64_t at = from < t->acked ? t->acked : from; at < to; at++) {
         if (is_kept(t, at) && place_of(t, at)->byte != t->now.bytes[at - from])
-            what |= NST_EV_CONFLICT;
+            *differs = true;
     }
     t->now.keep = first_new < to && (from > t->next || keeps_delivered(t));
     if (t->now.keep && (to - t->acked > per_end(t) || from - t->next > FAR)) {
@@ -261,6 +266,21 @@ static nst_events receives_fin(struct end *t, int64_t end)
     return (t->fin_known && beyond(end, t->fin) == 0) || beyond(end, t->acked) < 0 ? 0 : NST_EV_CONFLICT;
 }
 
+static void receives_urgent(struct end *t, uint32_t number)
+{
+    uint32_t next = end_number(t, t->next);
+
+    if (t->set->normalise) {
+        t->now.calm = true;
+        return;
+    }
+    if (model_diff(number, next) < 0)
+        return;
+    if (!t->has_urgent || model_diff(number, t->urgent) > 0 || model_diff(t->urgent, next) < 0)
+        t->urgent = number;
+    t->has_urgent = true;
+}
+
 static nst_events receives_ack(struct end *t)
 {
     t->now.opened = t->syn_sent && !t->opened && (t->syn_received || t->now.syn_received);
@@ -274,6 +294,7 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
     bool urgent = (s->flags & MODEL_URG) && s->urgent > 0;
     uint32_t seq = s->seq + syn;
     unsigned len = s->len;
+    bool mended = false, differs = false;
     nst_events what = 0;
 
     nothing_changes(t);
@@ -310,9 +331,19 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
     takes_stamp(t, s);
     if (is_beyond_window(t, seq, len)) {
         counts->beyond_window++;
-        if (t->set->on_window != NST_FORWARD)
+        if (t->set->normalise && model_diff(t->edge, seq) > 0) {
+            len = (unsigned)model_diff(t->edge, seq);
+            to = from + len;
+            fin = false; /* it lies behind what is cut off */
+            t->now.cut = true;
+            t->now.leave = len;
+        } else if (t->set->on_window != NST_FORWARD) {
             return MODEL_WINDOW;
+        }
     }
+    t->now.from = from;
+    t->now.to = to;
+    t->now.bytes = q->data + s->data;
     if (len <= 1 && from == t->next - 1 && !syn && !fin && t->acked == t->next) {
         counts->keep_alives++;
         return 0;
@@ -320,25 +351,31 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
     if (ack)
         what |= receives_ack(t);
     if (urgent) {
-        int64_t at = from + s->urgent - 1;
-        if (at >= t->next && (!t->has_urgent || at > t->urgent || t->urgent < t->next))
-            t->urgent = at;
-        t->has_urgent = t->has_urgent || at >= t->next;
+        receives_urgent(t, seq + s->urgent - 1);
         counts->urgent++;
         what |= NST_EV_URGENT;
     }
     if (fin)
         what |= receives_fin(t, to);
     if (t->fin_known && len > 0 && beyond(to, t->fin) > 0) {
-        what |= NST_EV_CONFLICT;
-        to = beyond(t->fin, from) > 0 ? from + beyond(t->fin, from) : from;
+        int32_t left = beyond(t->fin, from);
+        to = left > 0 ? from + left : from;
+        if (t->set->normalise && left > 0 && !fin) {
+            t->now.cut = mended = true;
+            t->now.leave = (unsigned)left;
+        } else {
+            what |= NST_EV_CONFLICT;
+        }
     }
-    t->now.from = from;
     t->now.to = to;
-    t->now.bytes = q->data + s->data;
     if (from < to)
-        what |= receives_bytes(t, counts);
-    counts->conflicts += (what & NST_EV_CONFLICT) != 0;
+        what |= receives_bytes(t, &differs, counts);
+    counts->conflicts += (what & NST_EV_CONFLICT) || mended || differs;
+    t->now.mended = differs && t->set->normalise;
+    if (differs && !t->set->normalise)
+        what |= NST_EV_CONFLICT;
+    if (mended || t->now.mended) /* which leaves no question for a policy */
+        what |= t->set->on_received[t->side] & NST_EV_CONFLICT;
     if (what & MODEL_REFUSED)
         return what;
     int64_t at = t->next;

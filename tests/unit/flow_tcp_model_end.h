@@ -31,12 +31,12 @@ struct end {
     bool peer_scales; /* a SYN that it received offered that, too */
     bool heard;       /* its acknowledgments come by */
     bool has_edge, has_stamp, has_echo, has_urgent;
-    uint32_t edge;  /* the window's: a number */
-    uint32_t stamp; /* the newest that was sent to this end */
-    uint32_t echo;  /* the newest that it has echoed */
-    int64_t urgent; /* the furthest urgent byte that is not yet delivered */
-    uint32_t life;  /* of what is kept: another one, and all is forgotten */
-    int64_t top;    /* nothing is kept from here on */
+    uint32_t edge;   /* the window's: a number */
+    uint32_t stamp;  /* the newest that was sent to this end */
+    uint32_t echo;   /* the newest that it has echoed */
+    uint32_t urgent; /* the furthest urgent byte that is not yet delivered */
+    uint32_t life;   /* of what is kept: another one, and all is forgotten */
+    int64_t top;     /* nothing is kept from here on */
 
     /* What the current segment would change, should it pass. */
     struct change {
@@ -44,7 +44,9 @@ struct end {
         int64_t fin;
         int64_t from, to; /* its payload, as far as it counts */
         const uint8_t *bytes;
-        unsigned fresh; /* places that `next` goes on by */
+        bool cut, calm, mended; /* made equal to what was inspected: shorter, without URG, with other bytes */
+        unsigned leave;         /* bytes that are left when it is cut */
+        unsigned fresh;         /* places that `next` goes on by */
     } now;
 
     /* And where the stream was thought to begin before a SYN told. */
@@ -75,6 +77,9 @@ void end_begins(struct end *t, uint32_t seq, uint64_t offset);
 
 /* The byte at a place that the current segment makes readable. False: it is read outside of the stream. */
 bool end_byte(struct end *t, int64_t at, uint8_t *byte);
+
+/* The byte at a place of a segment that leaves as it was inspected. */
+uint8_t end_leaves(struct end *t, int64_t at);
 
 /* What a passed segment changed: for the life of the flow. */
 enum end_life { END_SAME, END_OPENED, END_FINISHED, END_RESET };

@@ -110,6 +110,7 @@ void model_draw_setting(struct model_setting *s, uint64_t seed)
     s->on_no_memory = draw_policy(&d, NST_DROP);
     s->on_window = draw_policy(&d, NST_DROP);
     s->on_stale = draw_policy(&d, NST_DROP);
+    s->normalise = one_in(&d, 4);
     s->urgent = one_in(&d, 3) ? NST_URGENT_OUT : NST_URGENT_INLINE;
     for (unsigned i = 0; i < MODEL_NETWORKS; i++)
         s->overlap[i] = (enum nst_overlap)(i % NST_OVERLAPS);
@@ -146,7 +147,7 @@ static struct model_segment *add(struct drawing *d, unsigned dir, uint8_t flags,
         s->window = one_in(d, 2) ? 0 : (uint16_t)rnd(d, 65536);
     if ((flags & ACK) && one_in(d, 20))
         s->selective = (uint8_t)(1 + rnd(d, 2));
-    if (one_in(d, 4))
+    if (one_in(d, 4) && !d->set->normalise) /* only what lies in one piece can be cut */
         s->pieces = (uint8_t)(1 + rnd(d, 4));
     if (one_in(d, 400))
         s->other_side = true;

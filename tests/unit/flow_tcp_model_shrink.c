@@ -198,10 +198,10 @@ static void print_setting(FILE *to, const struct model_setting *set)
 
     fprintf(to,
             "an NF over %s; on_midstream %s, on_conflict %s, on_no_memory %s, on_window %s, on_stale %s, urgent %s, "
-            "stream_per_end %u\n",
+            "stream_per_end %u%s\n",
             set->replay ? "a capture" : "live ports", verdict_name(set->on_midstream), verdict_name(set->on_conflict),
             verdict_name(set->on_no_memory), verdict_name(set->on_window), verdict_name(set->on_stale),
-            set->urgent == NST_URGENT_OUT ? "out" : "inline", set->per_end);
+            set->urgent == NST_URGENT_OUT ? "out" : "inline", set->per_end, set->normalise ? ", normalised" : "");
     for (unsigned side = 0; side < 2; side++) {
         char where[40];
         fprintf(to, "  %s: %s\n", end[side], set->inspect[side] ? "inspected" : "not inspected");
