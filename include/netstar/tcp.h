@@ -50,7 +50,8 @@
  * not FORWARD, until they are acknowledged. A segment with bytes that would have to be kept is refused (dropped as
  * "stream limit") when the number behind its last byte is more than stream_per_end above `acked`, when it begins more
  * than 2^30 above `next`, when the end holds more than stream_per_end / 256 + 16 blocks, or when the engine's stream
- * memory is used up. Three things lift that for a segment that is not behind a hole, which then passes unkept
+ * memory is used up: what is ahead of a hole leaves a quarter of it to what is in order, and no end gets more than a
+ * share of what is unused. Three things lift that for a segment that is not behind a hole, which then passes unkept
  * (unkept_bytes): policy.on_no_memory that forwards, a capture, and an NF that follows one end only; but not while
  * bytes behind a hole are kept and the overlap policy is another than `first`. Where they would lift it, and while the
  * end has not been heard acknowledging, what lies more than 64 KiB (or stream_per_end / 2) before `next` counts as

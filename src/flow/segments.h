@@ -71,6 +71,19 @@ static inline const uint8_t *segment_bytes(const struct segment *s)
     return s->data + s->at;
 }
 
+/* Whether a stream that holds so many blocks may have more of what all share. What is ahead of a hole has to leave a
+ * quarter to what is in order, and a stream with more than a share of the rest gets no more: the fuller the pool, the
+ * smaller the share, so that few streams cannot take all, nor many streams the room of those that are read. */
+static inline bool stream_shares(const struct stream_pool *pool, uint32_t blocks, bool ahead)
+{
+    enum { SHARE = 8, SOME = 16 };
+    uint32_t unused = pool->limit - pool->used, spared = pool->limit / 4;
+
+    if (ahead)
+        return unused > spared && blocks <= (unused - spared) / SHARE + SOME;
+    return unused > spared || blocks <= unused + SOME;
+}
+
 /* Reserves the region; its pages are taken as they are used. -ENOMEM. */
 int stream_pool_open(struct stream_pool *pool, size_t bytes);
 void stream_pool_close(struct stream_pool *pool);

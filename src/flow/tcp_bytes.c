@@ -2,11 +2,12 @@
 /* The bytes of one end's stream: what a segment brings, what has to be kept of it, what it contradicts. */
 #include "flow/tcp_end.h"
 
-/* An end never holds more blocks than these, however few bytes are in each. */
-static bool has_room(const struct tcp_end *t, const struct stream_pool *pool)
+/* An end never holds more blocks than these, however few bytes are in each; and of what all ends share, no more than
+ * leaves room for others. */
+static bool has_room(const struct tcp_end *t, const struct stream_pool *pool, bool ahead)
 {
     enum { BYTES_A_BLOCK = SEGMENT_BLOCK / 2, SOME = 16 };
-    return t->kept.blocks <= pool->per_end / BYTES_A_BLOCK + SOME;
+    return t->kept.blocks <= pool->per_end / BYTES_A_BLOCK + SOME && stream_shares(pool, t->kept.blocks, ahead);
 }
 
 /* Counted from what is acknowledged, so that what is ahead never takes the room of what would fill the hole. */
@@ -41,7 +42,7 @@ bool tcp_keep_next(struct tcp_end *t, struct nst_flow *f, enum nst_side side, co
     struct nst_engine *e = f->engine;
     struct stream_new n = { .packet = p, .off = off, .seq = seq, .len = len, .from = seq, .next = seq };
 
-    if (in_reach(t, &e->stream, seq + len) && has_room(t, &e->stream) &&
+    if (in_reach(t, &e->stream, seq + len) && has_room(t, &e->stream, false) &&
         stream_missing(&t->kept, &e->stream, &n, &t->adding) == 0)
         return true;
     if (!e->unkept[side])
@@ -58,7 +59,7 @@ static bool keep_new(struct tcp_end *t, struct nst_flow *f, enum nst_side side, 
 
     if (!ahead && !flow_keeps(f, side))
         return true; /* they are handed out, and forgotten */
-    if (in_reach(t, &e->stream, n->seq + n->len) && has_room(t, &e->stream) &&
+    if (in_reach(t, &e->stream, n->seq + n->len) && has_room(t, &e->stream, ahead) &&
         stream_missing(&t->kept, &e->stream, n, &t->adding) == 0)
         return true;
     bool overlaps = t->kept.last != NULL && seq_diff(t->kept.end, n->next) > 0;
