@@ -19,7 +19,7 @@ struct rebuild_frame {
     uint32_t at; /* in units of REBUILD_ALIGN from the beginning of the bytes */
     uint16_t len;
 };
-enum { REBUILD_ALIGN = 64, REBUILD_LEAD = 2 /* so that the IP header is aligned to 4 */ };
+enum { REBUILD_AHEAD = 32, REBUILD_ALIGN = 64, REBUILD_LEAD = 2 /* so that the IP header is aligned to 4 */ };
 
 /* What must come out: the bytes, each once, and a sum in which every byte counts by its connection, its direction and
  * its place. */
@@ -47,6 +47,16 @@ void rebuild_capture_free(struct rebuild_capture *c);
 static inline uint8_t *rebuild_frame(const struct rebuild_capture *c, uint64_t i)
 {
     return c->bytes + (size_t)c->frames[i].at * REBUILD_ALIGN + REBUILD_LEAD;
+}
+
+/* Asks for the headers of a frame, as who receives from a card would. */
+static inline void rebuild_fetch(const struct rebuild_capture *c, uint64_t i)
+{
+    if (i < c->packets) {
+        const uint8_t *p = rebuild_frame(c, i), *end = p + 2 * REBUILD_ALIGN;
+        for (; p < end; p += REBUILD_ALIGN)
+            __builtin_prefetch(p, 0, 2);
+    }
 }
 
 /* Adds what was rebuilt, the bytes from `offset` of the stream that one end of a connection receives, to an answer. The
