@@ -162,12 +162,26 @@ right_after_all(const struct rte_mbuf *m, const struct nst_headers *h, uint16_t 
     return capture && (field == fold(pseudo(ip, h) + len) || field == fold(pseudo(ip, h)));
 }
 
+/* The sum of an IPv4 header; *addresses, of those in it. Nearly all have no options. */
+static inline uint64_t sum_ipv4(const uint8_t *ip, uint64_t *addresses)
+{
+    uint32_t word[5];
+
+    memcpy(word, ip, sizeof word);
+    *addresses = (uint64_t)word[3] + word[4];
+    uint64_t sum = (uint64_t)word[0] + word[1] + word[2] + *addresses;
+    return likely((ip[0] & 15) == 5) ? sum : sum + sum_bytes(ip + sizeof word, ((ip[0] & 15u) - 5) * 4);
+}
+
 bool checksum_right(const struct rte_mbuf *m, const struct nst_headers *h, bool capture)
 {
     const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *), *ip = d + h->l3;
+    uint64_t addresses;
     uint16_t field;
 
-    if (h->family == 4 && fold(sum_bytes(ip, (ip[0] & 15u) * 4)) != 0xffff && !(capture && ip[10] == 0 && ip[11] == 0))
+    if (unlikely(h->family != 4))
+        addresses = sum_bytes(ip + 8, 32);
+    else if (fold(sum_ipv4(ip, &addresses)) != 0xffff && !(capture && ip[10] == 0 && ip[11] == 0))
         return false;
     if (h->l4 == 0)
         return true;
@@ -175,7 +189,7 @@ bool checksum_right(const struct rte_mbuf *m, const struct nst_headers *h, bool 
     if (h->proto == IPPROTO_UDP && field == 0)
         return true;
     uint32_t len = (uint32_t)h->payload + h->payload_len - h->l4;
-    uint64_t sum = sum_packet(m, h->l4, len) + pseudo(ip, h) + rte_cpu_to_be_16((uint16_t)len);
+    uint64_t sum = sum_packet(m, h->l4, len) + addresses + rte_cpu_to_be_16(h->proto) + rte_cpu_to_be_16((uint16_t)len);
     return likely(fold(sum) == 0xffff) || right_after_all(m, h, field, sum, capture);
 }
 

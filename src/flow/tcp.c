@@ -386,9 +386,9 @@ static void came_true(struct tcp_end *t, struct nst_flow *f, uint16_t now)
         t->waits = 1;
 }
 
-static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v)
+static void __attribute__((noinline))
+decided(struct tcp_end *t, struct nst_flow *f, enum nst_side side, enum nst_verdict v)
 {
-    struct tcp_end *t = self;
     struct nst_engine *e = f->engine;
     bool passed = v == NST_FORWARD || v == NST_FORWARD_FLOW || v == NST_TAKEN;
 
@@ -414,6 +414,15 @@ static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum
     }
     t->fresh = t->given = 0;
     t->now = 0;
+}
+
+/* Most acknowledgments leave nothing to be decided at either end: that is known without a frame of one's own. */
+static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v)
+{
+    struct tcp_end *t = self;
+
+    if (t->fresh != 0 || t->now != 0 || t->adding != NULL)
+        decided(t, f, side, v);
 }
 
 static void tcp_close(void *self, struct nst_flow *f, enum nst_side side)
