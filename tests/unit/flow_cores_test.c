@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <netstar/cores.h>
 #include <pthread.h>
+#include <rte_ip.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -25,8 +26,10 @@ struct talk {
     unsigned steps;
     atomic_uint done; /* steps whose packet has met its end; the next one may be given when it was the last */
     atomic_uint given;
-    uint8_t fate[STEPS]; /* 1 forwarded, 2 dropped */
-    atomic_int core;     /* that looked at it; -1: none yet */
+    uint8_t fate[STEPS];   /* 1 forwarded, 2 dropped */
+    bool fragments;        /* what can be cut in two comes so */
+    uint8_t pieces[STEPS]; /* that were given and have not left */
+    atomic_int core;       /* that looked at it; -1: none yet */
 };
 
 static struct talk *talks;
@@ -80,6 +83,7 @@ static void make_talks(uint64_t *seed)
                 seq[dir] += len;
         }
         t->steps = n;
+        t->fragments = t->path.family == 4 && i % 7 == 1;
         atomic_store(&t->core, -1);
     }
     atomic_store(&left, 0);
@@ -105,10 +109,43 @@ static struct unkind_port {
     atomic_uint sent;
 } ports[PORTS];
 
+static struct rte_mbuf *make_packet(struct nst_port *p, const uint8_t *frame, unsigned len, unsigned i, unsigned step)
+{
+    struct rte_mbuf *b = rte_pktmbuf_alloc(port_pool);
+
+    if (b == NULL)
+        return NULL;
+    memcpy(rte_pktmbuf_append(b, (uint16_t)len), frame, len);
+    memcpy(rte_pktmbuf_mtod(b, uint8_t *), &i, sizeof i);
+    rte_pktmbuf_mtod(b, uint8_t *)[4] = (uint8_t)step;
+    port_stamp(p, b, replaying ? ((struct unkind_port *)p)->time : nst_now());
+    return b;
+}
+
+/* Cuts an IPv4 packet behind `cut` bytes of its payload; the second part is written to `tail`. Returns its length. */
+static unsigned cut_frame(uint8_t *frame, unsigned *len, unsigned l3, unsigned cut, uint16_t id, uint8_t *tail)
+{
+    struct rte_ipv4_hdr *ip = (void *)(frame + l3), *last = (void *)(tail + l3);
+    unsigned head = l3 + (unsigned)sizeof *ip, rest = *len - head - cut;
+
+    ip->packet_id = id;
+    memcpy(tail, frame, head);
+    memcpy(tail + head, frame + head + cut, rest);
+    ip->fragment_offset = rte_cpu_to_be_16(RTE_IPV4_HDR_MF_FLAG);
+    ip->total_length = rte_cpu_to_be_16((uint16_t)(sizeof *ip + cut));
+    last->fragment_offset = rte_cpu_to_be_16((uint16_t)(cut / 8));
+    last->total_length = rte_cpu_to_be_16((uint16_t)(sizeof *ip + rest));
+    ip->hdr_checksum = last->hdr_checksum = 0;
+    ip->hdr_checksum = rte_ipv4_cksum(ip);
+    last->hdr_checksum = rte_ipv4_cksum(last);
+    *len = head + cut;
+    return head + rest;
+}
+
 static unsigned unkind_rx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
 {
     struct unkind_port *u = (struct unkind_port *)p;
-    unsigned got = 0, want = 1 + lab_random(&u->seed, n);
+    unsigned got = 0, want = 2 + lab_random(&u->seed, n - 1);
 
     for (unsigned tries = 0; tries < 200 && got < want; tries++) {
         unsigned i = lab_random(&u->seed, TALKS);
@@ -116,20 +153,28 @@ static unsigned unkind_rx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
         unsigned step = atomic_load(&t->done);
         if (step == t->steps || atomic_load(&t->given) != step || t->step[step].dir != u->number)
             continue;
-        struct rte_mbuf *b = rte_pktmbuf_alloc(port_pool);
-        if (b == NULL)
+        if (want - got < 2 || rte_mempool_avail_count(port_pool) < 64)
             break;
-        uint8_t frame[LAB_FRAME];
-        unsigned len = t->path.proto == IPPROTO_TCP ? lab_tcp_frame(frame, &t->path, u->number, t->step[step].tcp)
-                                                    : lab_udp_frame(frame, &t->path, u->number, t->step[step].text,
-                                                                    (unsigned)strlen(t->step[step].text));
-        memcpy(rte_pktmbuf_append(b, (uint16_t)len), frame, len);
-        memcpy(rte_pktmbuf_mtod(b, uint8_t *), &i, sizeof i);
-        rte_pktmbuf_mtod(b, uint8_t *)[4] = (uint8_t)step;
-        atomic_store(&t->given, step + 1);
+        uint8_t frame[LAB_FRAME], tail[LAB_FRAME];
+        bool tcp = t->path.proto == IPPROTO_TCP;
+        unsigned len =
+            tcp ? lab_tcp_frame(frame, &t->path, u->number, t->step[step].tcp)
+                : lab_udp_frame(frame, &t->path, u->number, t->step[step].text, (unsigned)strlen(t->step[step].text));
+        unsigned l3 = 14 + 4u * t->path.tags, cut = tcp ? 24 : 8, tail_len = 0;
+        if (t->fragments && len > l3 + 20 + cut)
+            tail_len = cut_frame(frame, &len, l3, cut, (uint16_t)(i * STEPS + step), tail);
         u->time += NST_US(10);
-        port_stamp(p, b, replaying ? u->time : nst_now());
-        m[got++] = b;
+        t->pieces[step] = tail_len != 0 ? 2 : 1;
+        atomic_store(&t->given, step + 1);
+        m[got++] = make_packet(p, frame, len, i, step);
+        if (tail_len != 0) {
+            m[got++] = make_packet(p, tail, tail_len, i, step);
+            if (lab_random(&u->seed, 2) == 0) { /* the second part first */
+                struct rte_mbuf *first = m[got - 2];
+                m[got - 2] = m[got - 1];
+                m[got - 1] = first;
+            }
+        }
     }
     return got;
 }
@@ -144,7 +189,7 @@ static void unkind_tx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
         rte_pktmbuf_free(m[k]);
         if (i >= TALKS || step >= talks[i].steps)
             atomic_fetch_add(&strangers, 1);
-        else
+        else if (--talks[i].pieces[step] == 0)
             met_end(i, step, 1);
     }
     atomic_fetch_add(&((struct unkind_port *)p)->sent, n);
@@ -325,7 +370,8 @@ static void compare(bool replay)
             assert_int_equal(many.flows_opened, one.flows_opened);
             assert_int_equal(many.flows_closed, one.flows_closed);
             assert_int_equal(many.given, many.taken_over);
-            assert_true(many.given > 0);
+            assert_int_equal(many.fragments, one.fragments);
+            assert_true(many.given > 0 && many.fragments > 0);
             assert_true(one.dropped[NST_BY_HANDLER] > 0 && one.waits > 0);
             for (unsigned i = 0; i < n; i++)
                 assert_true(core[i].stats.flows_opened > 0);
