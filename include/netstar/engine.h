@@ -118,7 +118,7 @@ struct nst_engine_stats {
     uint64_t flows_opened, flows_closed, flows_evicted;
     uint64_t evicted[NST_WORTHS];                /* of flows_evicted */
     uint64_t flows_refused;                      /* packets for which no flow could be made */
-    uint32_t flows, flows_peak, held, held_peak; /* all other counts have 64 bits */
+    uint32_t flows, flows_peak, held, held_peak; /* those of 32 bits stand in pairs */
     uint64_t events, waits;                      /* handler calls; those that waited or were pending */
     uint64_t stream_bytes;                       /* delivered in order */
     uint64_t stream_kept, stream_kept_peak;      /* bytes now kept */
