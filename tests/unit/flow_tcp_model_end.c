@@ -212,14 +212,15 @@ static nst_events receives_bytes(struct end *t, bool *differs, struct model_coun
         if (is_kept(t, at) && place_of(t, at)->byte != t->now.bytes[at - from])
             *differs = true;
     }
-    t->now.keep = first_new < to && (from > t->next || keeps_delivered(t));
-    if (t->now.keep && (to - t->acked > per_end(t) || from - t->next > FAR)) {
+    bool to_keep = first_new < to && (from > t->next || keeps_delivered(t));
+    bool no_room = to - t->acked > per_end(t) || from - t->next > FAR;
+    if (to_keep && no_room) {
         bool two_to_choose = t->overlap != NST_OVERLAP_FIRST && seen_end(t) > t->next;
         if (from > t->next || !may_pass_unkept(t) || two_to_choose)
             return what | MODEL_REFUSED;
         counts->unkept_bytes += (uint64_t)(to - first_new);
-        t->now.keep = false;
     }
+    t->now.keep = to_keep && !no_room;
     return what;
 }
 
