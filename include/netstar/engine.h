@@ -24,6 +24,8 @@ struct nst_engine_config {
     uint32_t flows;            /* at most so many at once; 0: 1048576 */
     size_t stream_memory;      /* bytes of stream data kept for all flows (out of order, unacknowledged); 0: 256 MiB */
     uint32_t stream_per_end;   /* and for one end of one flow: more than a receive window; 0: 8 MiB */
+    size_t edit_memory;        /* where the NF edits: for the bytes of all its edits; 0: 64 MiB */
+    uint32_t edit_per_stream;  /* and of those of one stream; 0: 1 MiB */
     nst_time idle_open;        /* life of a flow whose opening is not complete; 0: 30 s */
     nst_time idle_established; /* 0: 1 h */
     nst_time idle_closing;     /* after both FINs or a reset; 0: 10 s */
@@ -86,6 +88,7 @@ enum nst_cause {
     NST_BY_TX_FULL,      /* the port could not take it */
     NST_BY_SHUTDOWN,     /* held when the instance stopped */
     NST_BY_CORE_FULL,    /* for another core, whose ring was full */
+    NST_BY_HELD_BACK,    /* arrived behind a hole at a half that edits: its bytes leave when that fills (edit.h) */
     NST_CAUSES,
 };
 NST_API const char *nst_cause_name(enum nst_cause cause);
@@ -125,6 +128,8 @@ struct nst_engine_stats {
     uint64_t conflicts, gaps, retransmits;
     uint64_t unverified;   /* retransmissions of bytes that are no longer kept to compare them with */
     uint64_t unkept_bytes; /* delivered, but no room to keep them until they are acknowledged: see tcp.h */
+    uint64_t edits;        /* made by the NF in TCP streams; those that found no room; and its bytes now kept */
+    uint64_t edits_refused, edit_kept, edit_kept_peak;
     uint64_t lost_bytes;   /* acknowledged by their receiver, but never seen here (holes in a capture) */
     uint64_t keep_alives;
     uint64_t syns_ignored;   /* to an end that has a connection, or still waits behind one */

@@ -106,6 +106,7 @@ struct nst_half {
      *          with nst_read. When it returns, the rest of the flow passes it unseen. */
     enum nst_verdict (*handler)(struct nst_flow *f, const struct nst_event *ev);
     void (*loop)(struct nst_flow *f, enum nst_side side);
+    bool edits; /* it may change the stream that this end receives (edit.h); its inspector is nst_tcp or nst_udp */
 };
 
 enum nst_urgent {

@@ -3,6 +3,7 @@
 #pragma once
 #include <netstar/base.h>
 #include <netstar/cores.h>
+#include <netstar/edit.h>
 #include <netstar/engine.h>
 #include <netstar/flow.h>
 #include <netstar/future.h>

@@ -28,6 +28,13 @@ int nst_packet_send(struct nst_packet *p, unsigned port)
         packet_drop(e, p, NST_BY_HANDLER);
         return -EINVAL;
     }
+    if (p->flags & PACKET_MAPPED) {
+        if (edit_of(p->flow)->birth == p->birth)
+            edit_leave(e, p->flow, p, e->ports[port], true);
+        else /* its flow has ended: nobody knows its numbers any more */
+            packet_drop(e, p, NST_BY_HANDLER);
+        return 0;
+    }
     if (p->flags & PACKET_WHOLE) {
         whole_send(e, p, e->ports[port], &e->stats.sent_by_handler);
         return 0;
@@ -217,6 +224,8 @@ static inline void engine_packet(struct nst_engine *e, unsigned i)
         return;
     if (unlikely(f->life >= LIFE_UNSETTLED))
         flows_heard(f, p);
+    if (unlikely(f->flags & FLOW_EDITED))
+        edit_enter(e, f, p);
     flow_way(e, f, p, 0);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An engine's life: opening, waiting for its end, draining, closing, numbers. What it does all day is in burst.c. */
-#include "flow/engine.h"
+#include "flow/edit.h"
 #include "flow/tcp_overlap.h"
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -21,6 +21,8 @@ static int check_nf(const struct nst_nf *nf)
         if (h->inspect != NULL && (h->inspect->packet == NULL || h->inspect->size > 256))
             return -EINVAL;
         if (h->inspect == &nst_tcp && nf->proto != IPPROTO_TCP && nf->proto != 0)
+            return -EINVAL;
+        if (h->edits && h->inspect != &nst_tcp && h->inspect != &nst_udp)
             return -EINVAL;
         if (h->inspect == &nst_udp && nf->proto != IPPROTO_UDP && nf->proto != 0)
             return -EINVAL;
@@ -76,6 +78,8 @@ static void set_defaults(struct nst_engine *e, const struct nst_engine_config *c
         e->loops = e->loops || h->loop != NULL;
         if (h->handler != NULL || h->loop != NULL || h->inspect != NULL)
             e->active |= (uint8_t)(1 << side);
+        if (h->edits && h->inspect == &nst_tcp)
+            e->edits |= (uint8_t)(1 << side);
     }
     watch_open(e);
     e->stages[0] = e->active; /* from the client its own half comes first */
@@ -182,6 +186,8 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     if (rc == 0)
         rc = open_fragments(e, config);
     if (rc == 0)
+        rc = edit_open(e, e->flows.limit, config->edit_memory, config->edit_per_stream);
+    if (rc == 0)
         rc = stream_pool_open(&e->stream, config->stream_memory != 0 ? config->stream_memory : (size_t)256 << 20);
     if (rc == 0)
         rc = nst_scope_open(&e->scope, NULL);
@@ -211,6 +217,7 @@ void nst_engine_close(struct nst_engine *e)
     }
     if (e->scope != NULL && nst_scope_close(e->scope) < 0)
         nst_log(NST_LOG_ERROR, "%s: an engine was closed by one of its own loops", e->nf->name);
+    edit_close(e);
     flows_close(e);
     stream_pool_close(&e->stream);
     fragments_close(&e->fragments);
@@ -300,7 +307,11 @@ int nst_engine_drain(struct nst_engine *e, nst_time until)
 size_t nst_engine_flow_bytes(const struct nst_nf *nf)
 {
     uint16_t at[3];
-    return flows_stride(nf, at) + sizeof(struct table_bucket) / BUCKET_SHARE + sizeof(uint32_t);
+    bool edits = false;
+    for (unsigned side = 0; side < 2; side++)
+        edits = edits || (nf->half[side].edits && nf->half[side].inspect == &nst_tcp);
+    return flows_stride(nf, at) + sizeof(struct table_bucket) / BUCKET_SHARE + sizeof(uint32_t) +
+           (edits ? sizeof(struct edit_flow) : 0);
 }
 
 void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out)
@@ -310,6 +321,8 @@ void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out)
     out->fragments_kept_peak = e->fragments.kept_peak;
     out->datagrams = e->fragments.wholes_made;
     out->stream_kept = (uint64_t)e->stream.used * SEGMENT_BLOCK;
+    out->edit_kept = (uint64_t)e->edit_pool.used * EDIT_BLOCK;
+    out->edit_kept_peak = (uint64_t)e->edit_pool.used_peak * EDIT_BLOCK;
     out->stream_kept_peak = (uint64_t)e->stream.used_peak * SEGMENT_BLOCK;
     for (unsigned i = 0; i < e->n_ports; i++) {
         struct nst_port_stats p = { 0 };

@@ -8,6 +8,7 @@
 #pragma once
 #include "flow/cores.h"
 #include "flow/fragment.h"
+#include "flow/edit_map.h"
 #include "flow/parse.h"
 #include "flow/segments.h"
 #include "flow/table.h"
@@ -41,6 +42,7 @@ enum flow_flag {
     FLOW_BY_SYN = 64,      /* a SYN opened it, so who is the client is certain */
     FLOW_CLIENT_ODD = 128, /* the client's packets come in by the second port of a pair */
     FLOW_BACK_FIRST = 512, /* its first packet was the server's */
+    FLOW_EDITED = 256,     /* its numbers are mapped (edit.h): set in all TCP flows of an NF that edits */
 };
 
 enum turn_state {
@@ -156,6 +158,10 @@ struct nst_engine {
     enum nst_overlap overlap; /* nst_tcp: of ends in none of these networks, which are in the order to look in */
     struct nst_overlap_net *overlap_nets;
     unsigned n_overlap_nets;
+    uint8_t edits; /* bit per side: the half edits the TCP stream that it receives */
+    uint32_t edit_births;
+    struct edit_flow *edit_flows; /* by a flow's number; NULL where nothing is edited */
+    struct edit_pool edit_pool;
 
     /* the burst at hand */
     uint16_t n, i; /* packets, and the next one to do */
@@ -273,6 +279,18 @@ nst_events tcp_pickup(struct nst_flow *f, enum nst_side side, struct nst_packet 
 bool tcp_stream_ended(struct nst_flow *f, enum nst_side side);
 /* A SYN to an end of a flow that is over by FIN: this end would take it (RFC 9293, 3.10.7.4; RFC 6191). */
 bool tcp_may_begin_anew(const struct nst_flow *f, enum nst_side side, const struct nst_packet *p);
+/* Where the stream that this side receives is. False: nst_tcp does not follow it, or has not seen its start. */
+struct tcp_place {
+    uint32_t next;             /* everything before it was delivered */
+    uint32_t fresh;            /* bytes from there that the current packet would deliver */
+    const struct stream *kept; /* bytes that are not acknowledged, and what is ahead of a hole */
+    bool ended;                /* next is where a FIN ended it */
+};
+bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out);
+
+/* ---- udp.c ---- */
+/* The datagram was changed: its bytes are handed out from the beginning. */
+void udp_again(struct nst_flow *f, enum nst_side side);
 
 /* ---- loop.c ---- */
 /* A loop has an event, or could have one. */

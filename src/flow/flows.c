@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Flows: their memory, the lists by which they end, and their end. */
 #include "base/region.h"
-#include "flow/engine.h"
+#include "flow/edit.h"
 #include <netinet/in.h>
 #include <rte_tcp.h>
 #include <stdlib.h>
@@ -142,6 +142,8 @@ static struct nst_flow *victim(struct nst_engine *e, enum life life)
 
 static void flow_free(struct nst_engine *e, struct nst_flow *f)
 {
+    if (f->flags & FLOW_EDITED)
+        edit_end(f);
     for (unsigned side = 0; side < 2; side++) {
         const struct nst_inspector *inspect = e->half[side].inspect;
         if (inspect != NULL && inspect->close != NULL)
@@ -213,6 +215,8 @@ struct nst_flow *flows_add(struct nst_engine *e, const struct flow_key *key, uin
         return NULL;
     }
     list_append(e, &e->list[life], f);
+    if (e->edits != 0 && key_proto(key) == IPPROTO_TCP)
+        edit_begin(f);
     e->stats.flows_opened++;
     if (++e->stats.flows > e->stats.flows_peak)
         e->stats.flows_peak = e->stats.flows;

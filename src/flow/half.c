@@ -41,6 +41,9 @@ void half_hold(struct nst_engine *e, struct nst_flow *f, enum nst_side side, str
 
     if (turn->now.n_held >= e->policy.hold || e->stats.held >= e->held_limit) {
         enum nst_verdict v = policy_of(e, NST_BY_HOLD_FULL);
+        /* What passes a half that edits unseen could not come out the same a second time. */
+        if ((f->flags & FLOW_EDITED) && (v == NST_FORWARD || v == NST_FORWARD_FLOW))
+            v = NST_DROP;
         if (v == NST_FORWARD || v == NST_FORWARD_FLOW)
             packet_forward(e, p);
         else if (v == NST_DROP)
@@ -108,6 +111,8 @@ bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet 
     }
     if (inspect != NULL && inspect->verdict != NULL)
         inspect->verdict(flow_inspector(f, side), f, side, v);
+    if (f->flags & FLOW_EDITED)
+        edit_verdict(f, side, p, v);
     switch (v) {
     case NST_FORWARD:
         return true;
@@ -154,6 +159,8 @@ bool half_policy(struct nst_flow *f, enum nst_side side, struct nst_packet *p, n
     }
     if (v == NST_FORWARD_FLOW) { /* this packet, too, goes by unseen */
         f->flags |= (uint16_t)(1 << side);
+        if (f->flags & FLOW_EDITED)
+            edit_pass(f, side, edit_of(f)->way[side].next);
         *what = 0;
         return true;
     }
@@ -399,7 +406,7 @@ void nst_resume(struct nst_flow *f, enum nst_side side, enum nst_verdict v)
         turn_close(e, f, side);
         turn_put(e, turn);
         if (half_apply(e, f, side, p, v))
-            packet_forward(e, p);
+            flow_forward(e, f, p);
         return;
     }
     turn->now.verdict = (uint8_t)v;

@@ -80,6 +80,8 @@ static void loop_main(void *arg)
     decide(l, NST_UNDECIDED);
     set_busy(l, true);
     f->flags |= (uint16_t)(1 << l->side);
+    if (f->flags & FLOW_EDITED)
+        edit_pass(f, l->side, edit_of(f)->way[l->side].next);
     while ((p = turn_next_held(&l->turn)) != NULL) {
         p->stage++;
         flow_packet(e, f, p);

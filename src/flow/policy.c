@@ -13,6 +13,7 @@ static const char *const cause_names[NST_CAUSES] = {
     [NST_BY_STALE] = "old time stamp", [NST_BY_STREAM_LIMIT] = "stream limit",
     [NST_BY_TX_FULL] = "tx full",      [NST_BY_SHUTDOWN] = "shutdown",
     [NST_BY_CORE_FULL] = "core full",
+    [NST_BY_HELD_BACK] = "held back",
 };
 
 const char *nst_cause_name(enum nst_cause cause)

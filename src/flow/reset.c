@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Resets to both ends of a connection (RFC 9293, 3.10.7), made from one of its packets. */
-#include "flow/engine.h"
+#include "flow/edit.h"
 #include <rte_ether.h>
 #include <rte_ip.h>
 #include <rte_tcp.h>
@@ -87,7 +87,7 @@ static void inject(struct nst_engine *e, struct nst_port *to, const struct nst_p
 static uint32_t expected(const struct nst_flow *f, enum nst_side side, uint32_t otherwise)
 {
     uint32_t seq = nst_tcp_seq(f, side);
-    return seq != 0 ? seq : otherwise;
+    return edit_number(f, side, seq != 0 ? seq : otherwise);
 }
 
 void reset_both(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p)

@@ -523,3 +523,15 @@ bool tcp_may_begin_anew(const struct nst_flow *f, enum nst_side side, const stru
     return t == NULL || !t->waits || seq_diff(rte_be_to_cpu_32(h->sent_seq), next_seq(t) + 1) > 0 ||
            ((t->flags & TCP_STAMPED) && tcp_stamps(h, &stamp, &echo) && seq_diff(stamp, t->stamp) > 0);
 }
+
+bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out)
+{
+    const struct tcp_end *t = end_of(f, side);
+
+    if (t == NULL || (t->flags & TCP_SYNCED) == 0)
+        return false;
+    *out = (struct tcp_place){
+        .next = next_seq(t), .fresh = t->fresh, .kept = &t->kept, .ended = (t->flags & TCP_FIN_RECEIVED) != 0
+    };
+    return true;
+}

@@ -51,3 +51,9 @@ const struct nst_inspector nst_udp = {
     .bytes = udp_bytes,
     .rewind = udp_rewind,
 };
+
+void udp_again(struct nst_flow *f, enum nst_side side)
+{
+    if (f->engine->nf->half[side].inspect == &nst_udp)
+        ((struct udp_end *)flow_inspector(f, side))->given = 0;
+}

@@ -31,7 +31,8 @@ int watch_check(const struct nst_nf *nf)
 /* What follows from the registrations. */
 static void derive(struct nst_engine *e, struct event_set *s, uint8_t number)
 {
-    e->keep[number] = e->closes[number] = 0;
+    e->keep[number] = e->edits; /* what leaves may have to be built out of it */
+    e->closes[number] = 0;
     for (unsigned side = 0; side < 2; side++) {
         for (unsigned dir = 0; dir < 2; dir++) {
             /* From the last to the first: what an event is built from stands above it. */

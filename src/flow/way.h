@@ -9,7 +9,7 @@
  * before letting go of it, so that order is kept.
  */
 #pragma once
-#include "flow/engine.h"
+#include "flow/edit.h"
 
 /* Of a packet that has been held: its first half is that of its sender. */
 static inline enum nst_dir packet_dir(const struct nst_packet *p)
@@ -25,6 +25,15 @@ static inline void packet_forward(struct nst_engine *e, struct nst_packet *p)
     }
     e->stats.forwarded++;
     port_tx(e->peer[p->port], mbuf_of(p));
+}
+
+/* The same for the packet of a flow, once its receiver's half has decided on it. */
+static inline void flow_forward(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p)
+{
+    if (unlikely(f->flags & FLOW_EDITED))
+        edit_leave(e, f, p, e->peer[p->port], false);
+    else
+        packet_forward(e, p);
 }
 
 static inline void turn_open(struct flow_turn *turn, struct nst_flow *f, enum nst_side side)
@@ -143,5 +152,5 @@ static inline void flow_way(struct nst_engine *e, struct nst_flow *f, struct nst
             return;
         }
     }
-    packet_forward(e, p);
+    flow_forward(e, f, p);
 }

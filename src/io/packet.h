@@ -21,7 +21,8 @@ struct nst_packet {
     struct nst_headers h;
     uint8_t flags; /* PACKET_... */
     uint32_t cut;  /* bytes at the frame's end that the capture did not keep */
-    uint64_t pad;
+    uint32_t birth; /* PACKET_MAPPED: which flow of those that had its place it belongs to */
+    uint32_t reach; /* of one that was taken out of an edited stream: the end of what leaves with it */
     /* One cache line so far, which every packet touches. What follows is for the rare, and holds nothing unless a flag
      * says so. */
     struct nst_packet *parts; /* PACKET_WHOLE: the fragments that it was made of, as they came, by next */
@@ -35,6 +36,7 @@ enum {
     PACKET_REFUSED = 4,
     PACKET_CHECKSUM_OPEN = 8, /* nobody has verified them yet */
     PACKET_WHOLE = 16,        /* made of fragments, which go out in its place (flow/fragment.h) */
+    PACKET_MAPPED = 32,       /* of a flow whose numbers are mapped: flow/edit.h */
 };
 enum { NST_PACKET_PRIV = 128 };
 _Static_assert(offsetof(struct nst_packet, parts) == 64, "what every packet touches is one cache line");

@@ -40,6 +40,7 @@ struct nst_port {
     const struct port_ops *ops;
     uint16_t n_out;
     uint16_t index;             /* among the engine's ports */
+    uint16_t mtu;               /* of its link; 0: not known */
     bool replay;                /* a capture: read only when quiet, its times set the clock */
     bool checksums_trusted;     /* the device (or its kernel) verifies them: packets are not stamped as open */
     bool shared;                /* it sends for other cores too: its drops are not those of one engine */
