@@ -496,6 +496,7 @@ static bool choose(struct nst_flow *f, enum nst_side side, struct nst_packet *p,
     } else {
         /* The packet that fills a hole takes with it what was kept back behind that. */
         part->fresh = seq_diff(place.next, w->next) > 0;
+        source->kept_first = part->from != w->next || part->end != place.next;
         if (part->fresh || seq_diff(part->end, place.next) > 0)
             part->end = place.next;
         w->next = place.next;

@@ -91,6 +91,7 @@ struct edit_source { /* the sender's bytes: the packet at hand, or what nst_tcp 
     uint32_t from, end; /* the bytes of the packet */
     const struct stream *kept;
     const struct segment *at; /* the piece found last */
+    bool kept_first;          /* the packet may differ from what was delivered */
 };
 /* The longest run of the sender's bytes from seq that lie in one piece, at most len; 0: they are not there. */
 uint32_t source_piece(struct edit_source *s, uint32_t seq, uint32_t len, const uint8_t **at);

@@ -30,25 +30,34 @@ static uint32_t tcp_sum(const struct rte_mbuf *m, uint16_t l3, uint16_t l4, uint
 }
 
 /* ---- the sender's bytes ---- */
-uint32_t source_piece(struct edit_source *s, uint32_t seq, uint32_t len, const uint8_t **at)
+static const struct segment *kept_at(struct edit_source *s, uint32_t seq)
 {
-    uint32_t in = seq - s->from;
-
-    if (s->p != NULL && in < s->end - s->from) {
-        uint32_t left = s->end - seq;
-        return packet_piece(s->p, s->p->h.payload + in, left < len ? left : len, at);
-    }
     if (s->kept == NULL)
-        return 0;
+        return NULL;
     if (s->at == NULL || seq_diff(s->at->seq, seq) > 0)
         s->at = stream_from(s->kept, seq);
     while (s->at != NULL && seq_diff(segment_end(s->at), seq) <= 0)
         s->at = s->at->next;
-    if (s->at == NULL || seq_diff(s->at->seq, seq) > 0)
+    return s->at;
+}
+
+uint32_t source_piece(struct edit_source *s, uint32_t seq, uint32_t len, const uint8_t **at)
+{
+    uint32_t in = seq - s->from;
+    bool here = s->p != NULL && in < s->end - s->from;
+    const struct segment *x = here && !s->kept_first ? NULL : kept_at(s, seq);
+
+    if (x != NULL && seq_diff(x->seq, seq) <= 0) {
+        uint32_t left = segment_end(x) - seq;
+        *at = x->data + (seq - x->seq);
+        return left < len ? left : len;
+    }
+    if (!here)
         return 0;
-    uint32_t left = segment_end(s->at) - seq;
-    *at = s->at->data + (seq - s->at->seq);
-    return left < len ? left : len;
+    uint32_t left = s->end - seq;
+    if (x != NULL && x->seq - seq < left)
+        left = x->seq - seq;
+    return packet_piece(s->p, s->p->h.payload + in, left < len ? left : len, at);
 }
 
 /* ---- building ---- */
