@@ -52,6 +52,10 @@ NST_API int nst_flow_replace(struct nst_flow *f, enum nst_side side, uint64_t of
  * its stream has ended. -ENOSPC as above. In a capture they are written once. */
 NST_API int nst_flow_inject(struct nst_flow *f, enum nst_side side, const void *bytes, size_t len);
 
+/* In an event at `side`: the bytes of the current packet, or without any the place where the stream is, are the last: a
+ * FIN stands right behind them. What was taken out to be put back later must be put back now. */
+NST_API bool nst_flow_ends(struct nst_flow *f, enum nst_side side);
+
 /* Sends `side` a TCP reset in the name of the other end, with the number that it expects. The flow itself is left
  * as it is: NST_DROP_FLOW goes with it, and NST_RESET_FLOW does both for both ends. -EOPNOTSUPP, -EAGAIN as above;
  * -ENOMEM: no packet buffer. */

@@ -172,6 +172,13 @@ int nst_flow_inject(struct nst_flow *f, enum nst_side side, const void *bytes, s
     return rc;
 }
 
+bool nst_flow_ends(struct nst_flow *f, enum nst_side side)
+{
+    struct tcp_place place;
+
+    return tcp_place(f, side, &place) && place.ends;
+}
+
 int nst_flow_inject_reset(struct nst_flow *f, enum nst_side side)
 {
     struct edit_segments s;

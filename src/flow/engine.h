@@ -285,6 +285,7 @@ struct tcp_place {
     uint32_t fresh;            /* bytes from there that the current packet would deliver */
     const struct stream *kept; /* bytes that are not acknowledged, and what is ahead of a hole */
     bool ended;                /* next is where a FIN ended it */
+    bool ends;                 /* a FIN is known to stand right behind the fresh bytes */
 };
 bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out);
 

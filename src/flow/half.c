@@ -307,7 +307,7 @@ static void called_ends(struct nst_engine *e, struct nst_task *t, struct flow_tu
     if (!on)
         return;
     if (is_last(e, side, p)) {
-        packet_forward(e, p);
+        flow_forward(e, f, p);
         return;
     }
     p->stage++;

@@ -531,7 +531,11 @@ bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out)
     if (t == NULL || (t->flags & TCP_SYNCED) == 0)
         return false;
     *out = (struct tcp_place){
-        .next = next_seq(t), .fresh = t->fresh, .kept = &t->kept, .ended = (t->flags & TCP_FIN_RECEIVED) != 0
+        .next = next_seq(t),
+        .fresh = t->fresh,
+        .kept = &t->kept,
+        .ended = (t->flags & TCP_FIN_RECEIVED) != 0,
+        .ends = ((t->flags | t->now) & TCP_FIN_KNOWN) && next_seq(t) + t->fresh == t->fin,
     };
     return true;
 }
