@@ -154,6 +154,9 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "forwarded", e->forwarded);
     put(object, "sent_by_handler", e->sent_by_handler);
     put(object, "injected", e->injected);
+    put(object, "edits", e->edits);
+    put(object, "edits_refused", e->edits_refused);
+    put(object, "edit_kept_peak", e->edit_kept_peak);
     json_object_set_new(object, "dropped", causes(e->dropped));
     json_object_set_new(object, "policy", causes(e->policy));
     put(object, "not_ip", e->not_ip);

@@ -354,11 +354,13 @@ static void fate(struct nst_engine *e, struct nst_packet *p, bool taken, unsigne
         packet_drop(e, p, NST_BY_NO_MEMORY);
         return;
     }
-    if (taken)
-        e->stats.sent_by_handler++;
-    else
-        e->stats.forwarded++;
+    uint64_t *count = taken ? &e->stats.sent_by_handler : &e->stats.forwarded;
     e->stats.injected += sent - 1;
+    if (p->flags & PACKET_WHOLE) { /* its fragments have left by it */
+        *count += fragments_free(&e->fragments, p);
+        return;
+    }
+    ++*count;
     rte_pktmbuf_free(mbuf_of(p));
 }
 
@@ -467,10 +469,12 @@ static void leave_same(struct nst_flow *f, enum nst_side side, struct nst_packet
         mend32(p, (uint8_t *)&h->sent_seq, out - syn);
     if (p->h.payload_len != 0 || (flags & (RTE_TCP_SYN_FLAG | RTE_TCP_FIN_FLAG)) || (w->flags & WAY_LEFT) == 0)
         note_left(w, out + p->h.payload_len + ((flags & RTE_TCP_FIN_FLAG) != 0));
-    if (taken)
-        e->stats.sent_by_handler++;
-    else
-        e->stats.forwarded++;
+    uint64_t *count = taken ? &e->stats.sent_by_handler : &e->stats.forwarded;
+    if (p->flags & PACKET_WHOLE) {
+        whole_send(e, p, to, count);
+        return;
+    }
+    ++*count;
     port_tx(to, mbuf_of(p));
 }
 
@@ -581,7 +585,7 @@ void edit_pass(struct nst_flow *f, enum nst_side side, uint32_t from)
     if ((w->flags & WAY_NEXT) && seq_diff(from, w->next) < 0)
         from = w->next;
     struct edit_source source = { .kept = place.kept };
-    for (const struct segment *x = stream_from(place.kept, from); x != NULL && n < PASS_MOST; x = x->next) {
+    for (const struct segment *x = stream_from(place.kept, from); x != NULL && n < PASS_MOST; x = segment_next(x)) {
         uint32_t at = seq_diff(x->seq, from) > 0 ? x->seq : from;
         if (segments_made(&s, f, side, head, RTE_TCP_ACK_FLAG, edit_out(&w->map, at), 0) == NULL)
             return;

@@ -94,7 +94,8 @@ static int replace_in_datagram(struct nst_flow *f, struct nst_packet *p, uint64_
     if (p->h.l3 != 14 + 4u * p->h.vlan_tags || m->nb_segs != 1)
         return -EOPNOTSUPP;
     uint64_t size = payload - remove + len, datagram = sizeof(struct rte_udp_hdr) + size;
-    if ((size > payload && p->h.payload - p->h.l3 + size > mtu) || datagram > UINT16_MAX - 40)
+    if ((size > payload && (p->flags & PACKET_WHOLE) == 0 && p->h.payload - p->h.l3 + size > mtu) ||
+        datagram > UINT16_MAX - 40)
         return -EMSGSIZE;
     rte_pktmbuf_trim(m, (uint16_t)after);
     if (size > payload && rte_pktmbuf_append(m, (uint16_t)(size - payload)) == NULL)

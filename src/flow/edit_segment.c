@@ -37,7 +37,7 @@ static const struct segment *kept_at(struct edit_source *s, uint32_t seq)
     if (s->at == NULL || seq_diff(s->at->seq, seq) > 0)
         s->at = stream_from(s->kept, seq);
     while (s->at != NULL && seq_diff(segment_end(s->at), seq) <= 0)
-        s->at = s->at->next;
+        s->at = segment_next(s->at);
     return s->at;
 }
 
@@ -49,7 +49,7 @@ uint32_t source_piece(struct edit_source *s, uint32_t seq, uint32_t len, const u
 
     if (x != NULL && seq_diff(x->seq, seq) <= 0) {
         uint32_t left = segment_end(x) - seq;
-        *at = x->data + (seq - x->seq);
+        *at = segment_bytes(x) + (seq - x->seq);
         return left < len ? left : len;
     }
     if (!here)

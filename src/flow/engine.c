@@ -112,6 +112,8 @@ static int take_ports(struct nst_engine *e, struct nst_port *const ports[], unsi
         e->strict[side] = !e->replay && e->nf->half[!side].inspect == &nst_tcp;
         e->unkept[side] =
             !e->strict[side] || e->policy.on_no_memory == NST_FORWARD || e->policy.on_no_memory == NST_FORWARD_FLOW;
+        if (e->edits & 1 << side) /* what leaves may have to be built out of it */
+            e->unkept[side] = false;
     }
     return 0;
 }
