@@ -262,9 +262,10 @@ static void sent_syn(struct tcp_end *t, struct nst_engine *e, const struct nst_p
     t->syn_len = p->h.payload_len;
     t->now |= TCP_SYN_SENT;
     tcp_options(h, &o);
-    t->flags &= (uint16_t)~TCP_SCALE_SENT;
+    /* Of several tries with other options the most generous counts: the answer may be to any of them. */
     if (o.scale >= 0) {
-        t->scale = (uint8_t)o.scale & 15;
+        if ((t->flags & TCP_SCALE_SENT) == 0 || o.scale > t->scale)
+            t->scale = (uint8_t)o.scale & 15;
         t->flags |= TCP_SCALE_SENT;
     }
 }

@@ -49,7 +49,8 @@ static void send_rich(unsigned dir, struct rich r)
     };
     memcpy(frame + at, &h, sizeof h);
     memcpy(frame + at + sizeof h, options, n);
-    memcpy(frame + at + sizeof h + n, r.data, len);
+    if (len != 0)
+        memcpy(frame + at + sizeof h + n, r.data, len);
     lab_checksum(frame, 0, 4, IPPROTO_TCP);
     lab_send(dir, frame, at + (unsigned)sizeof h + n + len);
 }
@@ -227,6 +228,37 @@ static void a_window_that_one_end_would_scale(void **state)
 {
     setup_nf(NST_EV_DATA);
     lab_run(&config, unscaled_body);
+}
+
+/* The first try is answered, the second comes without options. */
+static unsigned to_client;
+
+static enum nst_verdict client_hears(struct nst_flow *f, const struct nst_event *ev)
+{
+    to_client++;
+    return NST_FORWARD;
+}
+
+static void tries_body(void)
+{
+    send_rich(C2S, (struct rich){ .flags = SYN, .seq = 1000, .window = 60000, .scale = 3 });
+    send_rich(C2S, (struct rich){ .flags = SYN, .seq = 1000, .window = 60000 });
+    send_rich(S2C, (struct rich){ SYN | ACK, 500, 1001, NULL, .window = 1000, .scale = 3 });
+    send_rich(C2S, (struct rich){ ACK, 1001, 501, NULL, .window = 1000 });
+    send_rich(S2C, (struct rich){ ACK, 4400, 1001, "far", .window = 1000 });
+    send_rich(S2C, (struct rich){ ACK, 4502, 1001, "farther", .window = 1000 });
+    lab_settle();
+    check_eq(to_client, 1);
+    check_eq(lab_stats().dropped[NST_BY_WINDOW], 1);
+}
+
+static void tries_with_other_options(void **state)
+{
+    setup_nf(NST_EV_DATA);
+    nf.half[NST_CLIENT].on_received = NST_EV_GAP;
+    nf.half[NST_CLIENT].handler = client_hears;
+    to_client = 0;
+    lab_run(&config, tries_body);
 }
 
 static void open_window_body(void)
@@ -636,6 +668,7 @@ int main(void)
         cmocka_unit_test(overlap_by_network),
         cmocka_unit_test(beyond_the_window),
         cmocka_unit_test(a_window_that_one_end_would_scale),
+        cmocka_unit_test(tries_with_other_options),
         cmocka_unit_test(the_window_of_a_flow_that_was_picked_up),
         cmocka_unit_test(old_time_stamps),
         cmocka_unit_test(urgent_bytes),
