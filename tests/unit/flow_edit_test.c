@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Editing, case by case: what leaves, what the sender hears, what is refused. Random streams are in flow_edit_sim_test.c.
+ */
+#include "flow_lab.h"
+#include <netinet/in.h>
+#include <netstar/edit.h>
+
+static const struct lab_path *const path = &lab_tcp4;
+static struct nst_flow *flow;
+static enum nst_verdict verdict;
+static int replaced;
+static struct nst_packet *taken;
+
+/* The handler does what the test says, to what the server receives. */
+static struct edit_order {
+    uint32_t at, remove; /* from where the packet's bytes begin */
+    const char *text;
+} order[4];
+static unsigned n_orders;
+
+static enum nst_verdict edit_handler(struct nst_flow *f, const struct nst_event *ev)
+{
+    uint64_t from = nst_flow_proto(f) == IPPROTO_TCP ? nst_tcp_offset(f, ev->side) : 0;
+
+    flow = f;
+    replaced = 0;
+    for (unsigned i = 0; i < n_orders && replaced == 0; i++)
+        replaced =
+            nst_flow_replace(f, ev->side, from + order[i].at, order[i].remove, order[i].text, strlen(order[i].text));
+    n_orders = 0;
+    if (verdict == NST_TAKEN)
+        taken = nst_take(ev);
+    return verdict;
+}
+
+static struct nst_nf nf;
+static struct nst_engine_config config;
+
+static void setup(bool udp)
+{
+    verdict = NST_FORWARD;
+    n_orders = 0;
+    nf = (struct nst_nf){
+        .name = "edit",
+        .half = { [NST_CLIENT] = { .inspect = udp ? &nst_udp : &nst_tcp, .edits = true },
+                  [NST_SERVER] = { .inspect = udp ? &nst_udp : &nst_tcp,
+                                   .on_received = NST_EV_DATA,
+                                   .handler = edit_handler,
+                                   .edits = true } },
+    };
+    config = (struct nst_engine_config){ .nf = &nf, .flows = 1024 };
+}
+
+static void client(uint32_t seq, const char *text)
+{
+    lab_clear();
+    lab_data(path, C2S, seq, 501, text);
+    lab_settle();
+}
+
+static void server_acks(uint32_t ack)
+{
+    lab_clear();
+    lab_send_tcp(path, S2C, (struct lab_tcp){ .flags = ACK, .seq = 501, .ack = ack });
+    lab_settle();
+}
+
+static uint32_t seq_of(unsigned i)
+{
+    return rte_be_to_cpu_32(lab.out[i].tcp->sent_seq);
+}
+static uint32_t ack_of(unsigned i)
+{
+    return rte_be_to_cpu_32(lab.out[i].tcp->recv_ack);
+}
+
+/* The i-th packet that left went to the server, with this text at seq. */
+static void check_out(unsigned i, uint32_t seq, const char *text)
+{
+    check(i < lab.n_out);
+    if (i >= lab.n_out)
+        return;
+    check_eq(lab.out[i].port, 1);
+    check_eq(seq_of(i), seq);
+    check_eq(lab.out[i].data_len, strlen(text));
+    check(lab.out[i].data_len == strlen(text) && memcmp(lab.out[i].data, text, strlen(text)) == 0);
+}
+
+static void replace_body(void)
+{
+    lab_handshake(path, 100, 500);
+    order[0] = (struct edit_order){ 3, 5, "a longer text" };
+    n_orders = 1;
+    client(101, "go ahead now");
+    check_eq(replaced, 0);
+    check_eq(lab.n_out, 1);
+    check_out(0, 101, "go a longer text now");
+    client(113, "more");
+    check_out(0, 121, "more");
+    /* The same bytes again, cut anew; and what was acknowledged in part. */
+    client(105, "head");
+    check_out(0, 104, "a longer text");
+    server_acks(110);
+    check_eq(ack_of(0), 104);
+    server_acks(125);
+    check_eq(ack_of(0), 117);
+    /* Old bytes do not leave again: the receiver is asked for what it has. */
+    client(101, "go ahead now");
+    check_out(0, 124, "");
+}
+
+static void removed_body(void)
+{
+    lab_handshake(path, 100, 500);
+    server_acks(101);
+    order[0] = (struct edit_order){ 0, 6, "" };
+    n_orders = 1;
+    client(101, "secret");
+    check_eq(lab.n_out, 2);
+    check_out(1, 101, "");
+    check_eq(lab.out[0].port, 0); /* to the sender, in the receiver's name */
+    check_eq(ack_of(0), 107);
+    check_eq(lab.out[0].tcp->tcp_flags, ACK);
+    client(107, "rest");
+    check_out(0, 101, "rest");
+    server_acks(105);
+    check_eq(ack_of(0), 111);
+}
+
+static void dropped_body(void)
+{
+    lab_handshake(path, 100, 500);
+    order[0] = (struct edit_order){ 0, 1, "XXXX" };
+    n_orders = 1;
+    verdict = NST_DROP;
+    client(101, "abc");
+    check_eq(lab.n_out, 0);
+    verdict = NST_FORWARD;
+    client(101, "abc");
+    check_out(0, 101, "abc");
+    client(104, "d");
+    check_out(0, 104, "d");
+}
+
+static void hole_body(void)
+{
+    lab_handshake(path, 100, 500);
+    server_acks(101);
+    client(104, "def");
+    check_eq(lab.n_out, 1);
+    check_eq(lab.out[0].port, 0);
+    check_eq(ack_of(0), 101);
+    check_eq(lab_stats().dropped[NST_BY_HELD_BACK], 1);
+    order[0] = (struct edit_order){ 2, 2, "-" }; /* across what was kept and what fills the hole */
+    n_orders = 1;
+    client(101, "abc");
+    check_eq(lab.n_out, 1);
+    check_out(0, 101, "ab-ef");
+}
+
+static void refused_body(void)
+{
+    lab_handshake(path, 100, 500);
+    order[0] = (struct edit_order){ 0, 9, "" };
+    n_orders = 1;
+    client(101, "abc");
+    check_eq(replaced, -EINVAL);
+    order[0] = (struct edit_order){ 0, 1, "0123456789" };
+    n_orders = 1;
+    client(104, "abc");
+    check_eq(replaced, -ENOSPC);
+    check_out(0, 104, "abc");
+    check_eq(lab_stats().edits_refused, 1);
+    order[0] = (struct edit_order){ 2, 0, "x" };
+    order[1] = (struct edit_order){ 0, 1, "y" };
+    n_orders = 2;
+    client(107, "abc");
+    check_eq(replaced, -EINVAL);
+}
+
+static void inject_body(void)
+{
+    lab_handshake(path, 100, 500);
+    client(101, "abc");
+    lab_clear();
+    check_eq(nst_flow_inject(flow, NST_SERVER, "++", 2), 0);
+    lab_settle();
+    check_out(0, 104, "++");
+    check_eq(ack_of(0), 501);
+    client(104, "def");
+    check_out(0, 106, "def");
+    server_acks(104); /* the bytes of one's own are lost: they come again */
+    check_eq(ack_of(0), 104);
+    lab_clear();
+    check_eq(nst_sleep(nst_now() + NST_MS(400)), 0);
+    lab_settle();
+    check(lab.n_out >= 1);
+    check_out(0, 104, "++");
+    server_acks(109);
+    check_eq(ack_of(0), 107);
+    lab_clear();
+    check_eq(nst_flow_inject_reset(flow, NST_SERVER), 0);
+    lab_settle();
+    check_out(0, 109, "");
+    check_eq(lab.out[0].tcp->tcp_flags, RST | ACK);
+    /* To the client, whose own bytes go on after it. */
+    lab_clear();
+    check_eq(nst_flow_inject(flow, NST_CLIENT, "hi", 2), 0);
+    lab_settle();
+    check_eq(lab.out[0].port, 0);
+    check_eq(seq_of(0), 501);
+    check_eq(ack_of(0), 107);
+}
+
+static void took_body(void)
+{
+    lab_handshake(path, 100, 500);
+    order[0] = (struct edit_order){ 0, 1, "12" };
+    n_orders = 1;
+    verdict = NST_TAKEN;
+    client(101, "abc");
+    check_eq(lab.n_out, 0);
+    struct nst_packet *held = taken;
+    verdict = NST_FORWARD;
+    client(104, "def");
+    check_out(0, 105, "def");
+    lab_clear();
+    check_eq(nst_packet_send(held, 1), 0);
+    lab_settle();
+    check_out(0, 101, "12bc");
+}
+
+static void datagram_body(void)
+{
+    order[0] = (struct edit_order){ 1, 1, "longer" };
+    n_orders = 1;
+    lab_send_udp(&lab_udp4, C2S, "abc", 3);
+    lab_settle();
+    check_eq(replaced, 0);
+    check_eq(lab.n_out, 1);
+    check(lab.out[0].data_len == 8 && memcmp(lab.out[0].data, "alongerc", 8) == 0);
+    uint8_t copy[200];
+    memcpy(copy, lab.out[0].frame, lab.out[0].len);
+    lab_checksum(copy, 0, 4, IPPROTO_UDP);
+    check(memcmp(copy, lab.out[0].frame, lab.out[0].len) == 0);
+}
+
+static void run_case(bool udp, void (*body)(void))
+{
+    setup(udp);
+    lab_run(&config, body);
+}
+#define CASE(name, udp)             \
+    static void name(void **state)  \
+    {                               \
+        run_case(udp, name##_body); \
+    }
+CASE(replace, false)
+CASE(removed, false)
+CASE(dropped, false)
+CASE(hole, false)
+CASE(inject, false)
+CASE(took, false)
+CASE(datagram, true)
+
+static void refused(void **state)
+{
+    setup(false);
+    config.edit_per_stream = 5;
+    lab_run(&config, refused_body);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replace), cmocka_unit_test(removed), cmocka_unit_test(dropped), cmocka_unit_test(hole),
+        cmocka_unit_test(refused), cmocka_unit_test(inject),  cmocka_unit_test(took),    cmocka_unit_test(datagram),
+    };
+    return cmocka_run_group_tests(tests, lab_setup, lab_teardown);
+}
