@@ -328,7 +328,8 @@ static nst_events sent(struct tcp_end *t, struct nst_flow *f, enum nst_side side
         t->heard = 1;
         if (h->data_off > 5 << 4)
             sent_options(t, e, h);
-        tcp_acknowledged(t, e, side, ack);
+        if (seq_diff(ack, t->acked) > 0)
+            tcp_acknowledged(t, e, side, ack);
         if (e->strict[side] && (t->flags & TCP_CONFIRMED) && !t->picked)
             tcp_window(t, h, ack);
     }
