@@ -89,11 +89,16 @@ static int open_interface(struct nst_port **out, const char *name, const char *i
         if (rc == 0 || way == BY_XDP) {
             if (rc < 0 && why != NULL)
                 *why = xdp_why;
+            if (rc == 0)
+                (*out)->mtu = (uint16_t)i.mtu; /* 1500 at most */
             return rc;
         }
         nst_log(NST_LOG_INFO, "%s: AF_PACKET, as AF_XDP cannot be had (%s)", ifname, xdp_why);
     }
-    return afpacket_open(out, name, ifname, i.index, why);
+    rc = afpacket_open(out, name, ifname, i.index, why);
+    if (rc == 0)
+        (*out)->mtu = (uint16_t)(i.mtu < UINT16_MAX ? i.mtu : UINT16_MAX);
+    return rc;
 }
 
 int nst_port_open(struct nst_port **out, const char *name, const char **why)

@@ -4,6 +4,7 @@
 #include "flow_lab.h"
 #include <netinet/in.h>
 #include <netstar/edit.h>
+#include <rte_ip.h>
 
 static const struct lab_path *const path = &lab_tcp4;
 static struct nst_flow *flow;
@@ -17,6 +18,7 @@ static struct edit_order {
     const char *text;
 } order[4];
 static unsigned n_orders;
+static bool set_headers;
 
 static enum nst_verdict edit_handler(struct nst_flow *f, const struct nst_event *ev)
 {
@@ -24,6 +26,18 @@ static enum nst_verdict edit_handler(struct nst_flow *f, const struct nst_event 
 
     flow = f;
     replaced = 0;
+    if (set_headers) {
+        bool four = nst_packet_headers(ev->packet)->family == 4;
+        const uint8_t address[16] = { 192, 0, 2, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 },
+                      mac[6] = { 2, 1, 1, 1, 1, 1 };
+        check_eq(nst_packet_set_address(ev->packet, NST_SOURCE, four ? 4 : 6, address), 0);
+        check_eq(nst_packet_set_address(ev->packet, NST_SOURCE, four ? 6 : 4, address), -EINVAL);
+        check_eq(nst_packet_set_port(ev->packet, NST_DESTINATION, 5353), 0);
+        check_eq(nst_packet_set_mac(ev->packet, NST_DESTINATION, mac), 0);
+        check_eq(nst_packet_set_ttl(ev->packet, 9), 0);
+        check_eq(nst_packet_set_dscp(ev->packet, 46), 0);
+        check_eq(nst_packet_set_dscp(ev->packet, 64), -EINVAL);
+    }
     for (unsigned i = 0; i < n_orders && replaced == 0; i++)
         replaced =
             nst_flow_replace(f, ev->side, from + order[i].at, order[i].remove, order[i].text, strlen(order[i].text));
@@ -245,6 +259,33 @@ static void datagram_body(void)
     check(memcmp(copy, lab.out[0].frame, lab.out[0].len) == 0);
 }
 
+static void headers_body(void)
+{
+    const struct lab_path *both[] = { &lab_udp4, &lab_udp6 };
+
+    set_headers = true;
+    for (unsigned i = 0; i < 2; i++) {
+        bool four = both[i]->family == 4;
+        unsigned l4 = four ? 34 : 54;
+        lab_clear();
+        lab_send_udp(both[i], C2S, "abc", 3);
+        lab_settle();
+        check_eq(lab.n_out, 1);
+        const uint8_t *d = lab.out[0].frame;
+        check(memcmp(d, "\2\1\1\1\1\1", 6) == 0);
+        check(memcmp(d + (four ? 26 : 22), "\300\0\2\11", 4) == 0);
+        check_eq(d[l4 + 2] << 8 | d[l4 + 3], 5353);
+        check_eq(four ? d[22] : d[21], 9);
+        check_eq(four ? d[15] >> 2 : (d[14] & 15) << 2 | d[15] >> 6, 46);
+        check(!four || rte_raw_cksum(d + 14, 20) == 0xffff);
+        uint8_t copy[200];
+        memcpy(copy, d, lab.out[0].len);
+        lab_checksum(copy, 0, both[i]->family, IPPROTO_UDP);
+        check(memcmp(copy, d, lab.out[0].len) == 0);
+    }
+    set_headers = false;
+}
+
 static void run_case(bool udp, void (*body)(void))
 {
     setup(udp);
@@ -262,6 +303,7 @@ CASE(hole, false)
 CASE(inject, false)
 CASE(took, false)
 CASE(datagram, true)
+CASE(headers, true)
 
 static void refused(void **state)
 {
@@ -273,8 +315,9 @@ static void refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replace), cmocka_unit_test(removed), cmocka_unit_test(dropped), cmocka_unit_test(hole),
-        cmocka_unit_test(refused), cmocka_unit_test(inject),  cmocka_unit_test(took),    cmocka_unit_test(datagram),
+        cmocka_unit_test(replace), cmocka_unit_test(removed),  cmocka_unit_test(dropped),
+        cmocka_unit_test(hole),    cmocka_unit_test(refused),  cmocka_unit_test(inject),
+        cmocka_unit_test(took),    cmocka_unit_test(datagram), cmocka_unit_test(headers),
     };
     return cmocka_run_group_tests(tests, lab_setup, lab_teardown);
 }
