@@ -466,7 +466,8 @@ nst_events end_sends(struct end *t, const struct model_segment *s, struct model_
             open_anew(t);
         t->iss = s->seq;
         t->syn_len = s->len;
-        t->scale = s->scale == 0xff ? -1 : s->scale > 14 ? 14 : s->scale;
+        int scale = s->scale == 0xff ? -1 : s->scale > 14 ? 14 : s->scale;
+        t->scale = scale > t->scale ? scale : t->scale; /* of several tries the most generous counts */
         if (!ack && !t->syn_sent)
             what |= NST_EV_START;
         t->now.syn_sent = true;

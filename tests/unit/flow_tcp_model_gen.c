@@ -137,7 +137,7 @@ static struct model_segment *add(struct drawing *d, unsigned dir, uint8_t flags,
         o->acked = o->next;
     }
     if (flags & SYN)
-        s->scale = e->scale;
+        s->scale = one_in(d, 6) ? (uint8_t)rnd(d, 4) : one_in(d, 6) ? 0xff : e->scale;
     if (d->stamps) {
         s->stamped = true;
         s->stamp = one_in(d, d->stale) ? e->stamp - rnd(d, 100000) : (e->stamp += rnd(d, 3));
@@ -343,7 +343,7 @@ static void play(struct drawing *d, enum trick trick)
     case TRICK_FAR:
         s = add(d, dir, ACK, e->isn + 1 + e->next);
         a = rnd(d, 5);
-        s->seq += a == 0   ? (1u << 31) + (one_in(d, 2) ? 5000 : 0u - 5000)
+        s->seq += a == 0   ? (1u << 31) + (one_in(d, 2) ? 300003 : 0u - 300003)
                   : a == 1 ? (1u << 30) + 2000
                   : a == 2 ? 0u - (1u << 24)
                            : MODEL_FAR;
