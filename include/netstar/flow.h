@@ -131,7 +131,8 @@ struct nst_policy {
     enum nst_verdict on_stale; /* TCP with an old time stamp, which its receiver ignores; NST_FORWARD: passes unseen */
     enum nst_urgent urgent;    /* what receivers do with urgent bytes */
     bool normalise;            /* TCP that leaves is made equal to what was inspected: see tcp.h */
-    enum nst_verdict on_fragment;  /* an IP fragment of the protocol that the NF is for, of which no whole datagram becomes:
+    enum nst_verdict
+        on_fragment; /* an IP fragment of the protocol that the NF is for, of which no whole datagram becomes:
                                       others are missing or overlap, or there is no room. FORWARD: it goes on alone */
     enum nst_verdict on_malformed; /* IP whose headers lie, or are cut short */
     enum nst_verdict on_checksum;  /* a checksum of IPv4, TCP or UDP is wrong: its receiver will ignore the packet.
@@ -234,6 +235,21 @@ NST_API void nst_decide(struct nst_flow *f, const struct nst_event *ev, enum nst
  * (even 0): the stream has ended. -ETIMEDOUT when the deadline comes before the first byte, else the number read until
  * then. */
 NST_API int nst_read(struct nst_flow *f, enum nst_side side, void *buf, size_t len, nst_time until) NST_WAITS;
+/* Reads up to and with the first occurrence of the delimiter, of n bytes (1 to 16), wherever segments divide it: the
+ * number of bytes, at most len. What came behind it stays unread.
+ * -EMSGSIZE: it is not within the first len bytes, which are in buf; what follows stays unread.
+ * -ENODATA: the stream has ended before it; what was left of it is in buf, *got bytes (got may be NULL).
+ * -ETIMEDOUT: it did not come until the deadline; what came is in buf, *got bytes, and counts as read.
+ * -ECANCELED: the task was cancelled. -EINVAL: no loop at this half, or n. Verdicts as with nst_read: the packet that
+ * brought the last byte stays undecided, those before it are forwarded. */
+NST_API int nst_read_until(struct nst_flow *f, enum nst_side side, void *buf, size_t len, const void *delimiter,
+                           size_t n, size_t *got, nst_time until) NST_WAITS;
+/* What is left unread of the piece of the current packet that was read last, without reading it: true and *next,
+ * borrowed until the next call for this half; false when nothing is left. Does not wait. */
+NST_API bool nst_peek(struct nst_flow *f, enum nst_side side, struct nst_slice *next);
+/* How the stream that this side receives has ended: NST_OPEN_STILL while it has not, NST_CLOSED_BY_FIN when every byte
+ * before the FIN was given, else why the flow ended, which may have been in the middle of the stream. */
+NST_API enum nst_close_why nst_read_end(struct nst_flow *f, enum nst_side side);
 /* The verdict on the packet that brought the last byte read. */
 NST_API void nst_decide_read(struct nst_flow *f, enum nst_side side, enum nst_verdict v);
 

@@ -208,31 +208,102 @@ void nst_decide_read(struct nst_flow *f, enum nst_side side, enum nst_verdict v)
         decide(l, v);
 }
 
+/* Sees to it that bytes are at hand in `rest`: 1; 0 when the stream has ended; or why not. */
+static int more_bytes(struct flow_loop *l, nst_time until)
+{
+    struct nst_flow *f = l->flow;
+    struct nst_event ev;
+
+    while (!l->ended) {
+        if (l->rest.len != 0 || (l->turn.ev.packet != NULL && nst_flow_bytes(f, l->side, &l->rest)))
+            return 1;
+        l->rest.len = 0;
+        decide(l, NST_FORWARD);
+        int rc = next_event(l, &ev, until, true);
+        if (rc == -ETIMEDOUT)
+            return rc;
+        if (rc == 0 ? (ev.what & NST_EV_CLOSE) != 0 : rc == -ENODATA || (f->flags & FLOW_RETIRED) != 0)
+            l->ended = true;
+        else if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void skip_bytes(struct flow_loop *l, size_t n)
+{
+    l->rest = (struct nst_slice){ (const uint8_t *)l->rest.p + n, l->rest.len - n };
+}
+
 int nst_read(struct nst_flow *f, enum nst_side side, void *buf, size_t len, nst_time until)
 {
     struct flow_loop *l = loop_of(f, side);
-    struct nst_event ev;
     size_t got = 0;
 
     if (l == NULL)
         return -EINVAL;
-    while (got < len && !l->ended) {
-        if (l->rest.len == 0 && (l->turn.ev.packet == NULL || !nst_flow_bytes(f, side, &l->rest))) {
-            l->rest.len = 0;
-            decide(l, NST_FORWARD);
-            int rc = next_event(l, &ev, until, true);
-            if (rc == -ETIMEDOUT)
-                return got > 0 ? (int)got : rc;
-            if (rc == 0 ? (ev.what & NST_EV_CLOSE) != 0 : rc == -ENODATA || (f->flags & FLOW_RETIRED) != 0)
-                l->ended = true;
-            else if (rc < 0)
-                return rc;
-            continue;
-        }
+    while (got < len) {
+        int rc = more_bytes(l, until);
+        if (rc == 0 || (rc == -ETIMEDOUT && got > 0))
+            break;
+        if (rc < 0)
+            return rc;
         size_t n = l->rest.len < len - got ? l->rest.len : len - got;
         memcpy((uint8_t *)buf + got, l->rest.p, n);
-        l->rest = (struct nst_slice){ (const uint8_t *)l->rest.p + n, l->rest.len - n };
+        skip_bytes(l, n);
         got += n;
     }
     return (int)got;
+}
+
+int nst_read_until(struct nst_flow *f, enum nst_side side, void *buf, size_t len, const void *delimiter, size_t n,
+                   size_t *got, nst_time until)
+{
+    enum { DELIMITER_MAX = 16 };
+    struct flow_loop *l = loop_of(f, side);
+    const uint8_t *wanted = delimiter;
+    uint8_t *to = buf;
+    size_t have = 0;
+    int rc = -EMSGSIZE;
+
+    if (l == NULL || n == 0 || n > DELIMITER_MAX || len > INT32_MAX)
+        return -EINVAL;
+    while (have < len) {
+        int more = more_bytes(l, until);
+        if (more <= 0) {
+            rc = more == 0 ? -ENODATA : more;
+            break;
+        }
+        /* Up to the next place where the delimiter may end. */
+        size_t room = l->rest.len < len - have ? l->rest.len : len - have;
+        const uint8_t *last = memchr(l->rest.p, wanted[n - 1], room);
+        size_t take = last != NULL ? (size_t)(last - (const uint8_t *)l->rest.p) + 1 : room;
+        memcpy(to + have, l->rest.p, take);
+        skip_bytes(l, take);
+        have += take;
+        if (last != NULL && have >= n && memcmp(to + have - n, wanted, n) == 0) {
+            rc = (int)have;
+            break;
+        }
+    }
+    if (got != NULL)
+        *got = have;
+    return rc;
+}
+
+bool nst_peek(struct nst_flow *f, enum nst_side side, struct nst_slice *next)
+{
+    const struct flow_loop *l = loop_of(f, side);
+
+    if (l == NULL || l->rest.len == 0)
+        return false;
+    *next = l->rest;
+    return true;
+}
+
+enum nst_close_why nst_read_end(struct nst_flow *f, enum nst_side side)
+{
+    if (tcp_stream_ended(f, side))
+        return NST_CLOSED_BY_FIN;
+    return f->flags & FLOW_RETIRED ? (enum nst_close_why)f->why : NST_OPEN_STILL;
 }

@@ -487,6 +487,138 @@ static void reading_until_a_deadline(void **state)
     lab_run(&config, read_deadline_body);
 }
 
+/* ---- up to a delimiter ---- */
+static enum nst_close_why end_why;
+static size_t line_got;
+
+static void lines(struct nst_flow *f, enum nst_side side)
+{
+    char line[8];
+    struct nst_slice s;
+
+    started++;
+    check_eq(nst_read_until(f, side, line, sizeof line, "", 0, NULL, NST_NEVER), -EINVAL);
+    while ((last_rc = nst_read_until(f, side, line, sizeof line, "\r\n", 2, &line_got, NST_NEVER)) > 0) {
+        check_eq(last_rc, line_got);
+        check_eq(nst_read_end(f, side), NST_OPEN_STILL);
+        memcpy(text + len, line, line_got);
+        text[len += (unsigned)line_got] = '\0';
+        text[len - 1] = '|';
+        if (line[0] == '!')
+            nst_decide_read(f, side, NST_DROP);
+    }
+    if (last_rc == -EMSGSIZE) { /* what follows is unread */
+        check_eq(line_got, sizeof line);
+        check(memcmp(line, "too long", 8) == 0);
+        check(nst_peek(f, side, &s) && s.len == 5 && memcmp(s.p, " line", 5) == 0);
+        check_eq(nst_read(f, side, line, 5, NST_NEVER), 5);
+        check(memcmp(line, " line", 5) == 0);
+        check(!nst_peek(f, side, &s));
+    } else {
+        memcpy(text + len, line, line_got);
+        len += (unsigned)line_got;
+    }
+    end_why = nst_read_end(f, side);
+    returned++;
+}
+
+static void lines_body(void)
+{
+    lab_handshake(path, 1000, 500);
+    data(1001, "one\r");
+    check_has("");
+    check_eq(lab.n_out, 1); /* all of it is read: asking for more has forwarded it */
+    data(1005, "\ntwo\r\nt\rh");
+    check_has("one\r|two\r|");
+    check_eq(lab.n_out, 2);
+    data(1014, "\r\n\r\n!no\r\n");
+    check_has("one\r|two\r|t\rh\r|\r|!no\r|");
+    check_eq(lab.n_out, 2);
+    check_eq(lab_stats().dropped[NST_BY_VERDICT], 1);
+    flags(C2S, FIN | ACK, 1014, 501); /* what was dropped does not count */
+    check_eq(returned, 1);
+    check_eq(last_rc, -ENODATA);
+    check_eq(line_got, 0);
+    check_eq(end_why, NST_CLOSED_BY_FIN);
+}
+
+static void up_to_a_delimiter(void **state)
+{
+    setup(lines, NST_EV_DATA);
+    lab_run(&config, lines_body);
+}
+
+static void long_line_body(void)
+{
+    lab_handshake(path, 1000, 500);
+    data(1001, "too long line");
+    check_eq(returned, 1);
+    check_eq(last_rc, -EMSGSIZE);
+    check_eq(end_why, NST_OPEN_STILL);
+}
+
+static void a_line_that_is_too_long(void **state)
+{
+    setup(lines, NST_EV_DATA);
+    lab_run(&config, long_line_body);
+}
+
+static void cut_line_body(void)
+{
+    lab_handshake(path, 1000, 500);
+    data(1001, "cut");
+    flags(C2S, RST, 1004, 0);
+    until_returned(1);
+    check_eq(last_rc, -ENODATA);
+    check_eq(line_got, 3);
+    check_has("cut");
+    check_eq(end_why, NST_CLOSED_BY_RST);
+}
+
+static void a_reset_in_a_line(void **state)
+{
+    setup(lines, NST_EV_DATA);
+    config.idle_closing = NST_MS(15);
+    lab_run(&config, cut_line_body);
+}
+
+static void stopped_line_body(void)
+{
+    lab_handshake(path, 1000, 500);
+    data(1001, "cut");
+}
+
+static void a_shutdown_in_a_line(void **state)
+{
+    setup(lines, NST_EV_DATA);
+    lab_run(&config, stopped_line_body);
+    assert_int_equal(last_rc, -ENODATA);
+    assert_int_equal(end_why, NST_CLOSED_BY_SHUTDOWN);
+}
+
+static void late_line(struct nst_flow *f, enum nst_side side)
+{
+    char line[8];
+
+    last_rc = nst_read_until(f, side, line, sizeof line, "\n", 1, &line_got, nst_now() + NST_MS(20));
+    check_eq(line_got, 3);
+    returned++;
+}
+
+static void late_line_body(void)
+{
+    lab_handshake(path, 1000, 500);
+    data(1001, "cut");
+    until_returned(1);
+    check_eq(last_rc, -ETIMEDOUT);
+}
+
+static void a_line_that_comes_late(void **state)
+{
+    setup(late_line, NST_EV_DATA);
+    lab_run(&config, late_line_body);
+}
+
 /* The loop waits for something of its own: packets are held, up to the limit. */
 static void full_body(void)
 {
@@ -560,7 +692,9 @@ int main(void)
         cmocka_unit_test(the_stream_ends_by_fin),   cmocka_unit_test(the_stream_ends_with_its_last_bytes),
         cmocka_unit_test(the_end_waits_for_a_hole), cmocka_unit_test(the_stream_ends_by_reset),
         cmocka_unit_test(reading_until_a_deadline), cmocka_unit_test(a_slow_loop),
-        cmocka_unit_test(loops_at_both_halves),
+        cmocka_unit_test(loops_at_both_halves),     cmocka_unit_test(up_to_a_delimiter),
+        cmocka_unit_test(a_line_that_is_too_long),  cmocka_unit_test(a_reset_in_a_line),
+        cmocka_unit_test(a_shutdown_in_a_line),     cmocka_unit_test(a_line_that_comes_late),
     };
     return cmocka_run_group_tests(tests, lab_setup, lab_teardown);
 }
