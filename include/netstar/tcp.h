@@ -83,7 +83,8 @@
  *
  * ---- Time stamps (RFC 7323) ----
  * An end puts into every ACK the latest time stamp that it took, so what it ignores is known for certain: a segment
- * whose time stamp is older than the newest that the end has echoed (for linux and old-linux: older by more than one).
+ * whose time stamp is older than the newest that the end has echoed (for linux and old-linux, and in captures: older by
+ * more than one).
  * An echo that is newer than every time stamp sent to the end is not believed.
  *
  * ---- Urgent data ----

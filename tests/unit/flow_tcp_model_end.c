@@ -237,7 +237,7 @@ static nst_events receives_reset(struct end *t, const struct model_segment *s, s
 /* It brings something up to `end` that the end has not acknowledged, with an older time stamp than the end takes. */
 static bool is_stale(const struct end *t, const struct model_segment *s, int64_t end)
 {
-    int slack = t->overlap == NST_OVERLAP_LINUX || t->overlap == NST_OVERLAP_OLD_LINUX;
+    int slack = t->overlap == NST_OVERLAP_LINUX || t->overlap == NST_OVERLAP_OLD_LINUX || t->set->replay;
 
     return s->stamped && t->has_echo && beyond(end, t->acked) > 0 && model_diff(s->stamp, t->echo) < -slack;
 }
