@@ -68,6 +68,7 @@ static void engine(const struct report *r, FILE *out)
     row_if(out, "  other protocols", e->other_proto, "passed unseen");
     row(out, "dropped", dropped, "%s", "");
     causes(out, "", e->dropped);
+    row_if(out, "ICMP errors", e->icmp, "told to their flows");
     row_if(out, "fragments", e->fragments, "");
     row_if(out, "  datagrams put together", e->datagrams, "");
     row_if(out, "sent by the NF", e->sent_by_handler, "");

@@ -161,6 +161,7 @@ static json_t *engine(const struct nst_engine_stats *e)
     json_object_set_new(object, "policy", causes(e->policy));
     put(object, "not_ip", e->not_ip);
     put(object, "other_proto", e->other_proto);
+    put(object, "icmp", e->icmp);
     put(object, "fragments", e->fragments);
     put(object, "datagrams", e->datagrams);
     put(object, "fragments_kept_peak", e->fragments_kept_peak);

@@ -82,6 +82,7 @@ enum nst_cause {
     NST_BY_FRAGMENT,     /* policy: on_fragment */
     NST_BY_MALFORMED,    /* policy: on_malformed */
     NST_BY_CHECKSUM,     /* policy: on_checksum */
+    NST_BY_ICMP,         /* policy: on_icmp */
     NST_BY_WINDOW,       /* policy: on_window */
     NST_BY_STALE,        /* policy: on_stale */
     NST_BY_STREAM_LIMIT, /* bytes beyond what may be kept until they are acknowledged */
@@ -116,6 +117,7 @@ struct nst_engine_stats {
     uint64_t policy[NST_CAUSES];   /* times a policy was applied, forwarded or not */
     uint64_t not_ip, other_proto;  /* passed through unseen, by reason; so are fragments and malformed packets
                                       under a policy that forwards them */
+    uint64_t icmp;                 /* ICMP errors told to the flow that they speak of */
     uint64_t fragments, datagrams; /* received of the NF's protocol; put together from them */
     uint32_t fragments_kept, fragments_kept_peak;
     uint64_t flows_opened, flows_closed, flows_evicted;

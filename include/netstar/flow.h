@@ -56,6 +56,7 @@ typedef uint64_t nst_events;
 #define NST_EV_RESET ((nst_events)1 << 10)           /* a reset that this end accepts */
 #define NST_EV_ORPHAN NST_EV_MIDSTREAM               /* mOS's name for it */
 #define NST_EV_URGENT ((nst_events)1 << 16)          /* an urgent pointer to a byte: see tcp.h */
+#define NST_EV_ICMP ((nst_events)1 << 17)            /* this end receives an ICMP error: see nst_packet_icmp */
 #define NST_EV_USER(n) ((nst_events)1 << (32 + (n))) /* an inspector's or the NF's own, n below 32 */
 
 /* Why the flow ended, for CLOSE. */
@@ -131,12 +132,15 @@ struct nst_policy {
     enum nst_verdict on_stale; /* TCP with an old time stamp, which its receiver ignores; NST_FORWARD: passes unseen */
     enum nst_urgent urgent;    /* what receivers do with urgent bytes */
     bool normalise;            /* TCP that leaves is made equal to what was inspected: see tcp.h */
-    enum nst_verdict
-        on_fragment; /* an IP fragment of the protocol that the NF is for, of which no whole datagram becomes:
-                                      others are missing or overlap, or there is no room. FORWARD: it goes on alone */
+    /* An IP fragment of the protocol that the NF is for, of which no whole datagram becomes: others are missing or overlap,
+     * or there is no room. FORWARD: it goes on alone. */
+    enum nst_verdict on_fragment;
     enum nst_verdict on_malformed; /* IP whose headers lie, or are cut short */
-    enum nst_verdict on_checksum;  /* a checksum of IPv4, TCP or UDP is wrong: its receiver will ignore the packet.
-                                      FORWARD:  it goes on, and no flow sees it */
+    /* A checksum of IPv4, TCP or UDP is wrong: its receiver will ignore the packet. FORWARD: it goes on, and no flow sees it.
+     */
+    enum nst_verdict on_checksum;
+    /* An ICMP error about a flow that asks for NST_EV_ICMP, which quotes what its addressee cannot have sent. */
+    enum nst_verdict on_icmp;
 };
 
 /* An event of the NF's own, built from others: NST_EV_USER(n) occurs when one of the events `of` does, in the same
@@ -168,6 +172,18 @@ struct nst_nf {
 /* The arg with which the NF was started; its own bytes of this flow (aligned to 8). Borrowed. */
 NST_API void *nst_nf_arg(const struct nst_flow *f);
 NST_API void *nst_flow_state(struct nst_flow *f);
+
+/* What an ICMP error says (RFC 792: destination unreachable, source quench, redirect, time exceeded, parameter problem;
+ * RFC 4443: types 1 to 4). It comes as NST_EV_ICMP at the half of the end that it is sent to, which is the end whose packet
+ * it quotes, and nowhere else; no inspector sees it. It has to quote a flow that is there, be sent to the quoted packet's
+ * sender, and, where nst_tcp mirrors the other end, quote a sequence number between what that has acknowledged and the
+ * last byte on its way there (RFC 5927). Errors that no flow asked for pass as another protocol. */
+struct nst_icmp {
+    uint8_t type, code;
+    uint32_t mtu; /* of "fragmentation needed" and "packet too big"; 0: none was said */
+};
+/* -ENOENT: the packet is no ICMP error. */
+NST_API int nst_packet_icmp(const struct nst_packet *p, struct nst_icmp *out);
 
 /* The state of a half's inspector, for functions that go with an inspector of one's own. NULL: it has none. */
 NST_API void *nst_flow_inspector(struct nst_flow *f, enum nst_side side);

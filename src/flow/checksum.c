@@ -193,6 +193,15 @@ bool checksum_right(const struct rte_mbuf *m, const struct nst_headers *h, bool 
     return likely(fold(sum) == 0xffff) || right_after_all(m, h, field, sum, capture);
 }
 
+bool checksum_icmp_right(const struct rte_mbuf *m, const struct nst_headers *h)
+{
+    uint64_t sum = sum_packet(m, h->payload, h->payload_len);
+
+    if (h->family == 6)
+        sum += pseudo(rte_pktmbuf_mtod_offset(m, const uint8_t *, h->l3), h) + rte_cpu_to_be_16(h->payload_len);
+    return fold(sum) == 0xffff;
+}
+
 void checksum_ipv4(uint8_t *ip)
 {
     ip[10] = ip[11] = 0;

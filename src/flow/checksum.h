@@ -15,5 +15,8 @@ uint16_t checksum_sum(const void *bytes, size_t len);
  * header in TCP and UDP. */
 bool checksum_right(const struct rte_mbuf *m, const struct nst_headers *h, bool capture);
 
+/* The checksum of an ICMP message, which is the payload. */
+bool checksum_icmp_right(const struct rte_mbuf *m, const struct nst_headers *h);
+
 /* Writes the IPv4 header's checksum anew. */
 void checksum_ipv4(uint8_t *ip);

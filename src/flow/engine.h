@@ -348,6 +348,10 @@ void fragment_give_up(void *engine, struct nst_packet *p);
 /* The ends of a whole datagram: each of its fragments meets it, and is counted. */
 void whole_send(struct nst_engine *e, struct nst_packet *whole, struct nst_port *port, uint64_t *count);
 void whole_drop(struct nst_engine *e, struct nst_packet *whole, enum nst_cause cause);
+/* ---- icmp.c ---- */
+/* An ICMP error that speaks of a flow whose NF wants to hear of it: true, and it has met its end, or is on its way. */
+bool icmp_take(struct nst_engine *e, struct nst_packet *p);
+
 /* A packet that no flow will see. */
 void pass_or_drop(struct nst_engine *e, struct nst_packet *p, enum parsed parsed);
 

@@ -63,7 +63,7 @@ void half_hold(struct nst_engine *e, struct nst_flow *f, enum nst_side side, str
 /* ---- verdicts ---- */
 void flow_block(struct nst_flow *f, struct nst_packet *p, enum nst_verdict v, enum nst_cause cause)
 {
-    if (v == NST_RESET_FLOW)
+    if (v == NST_RESET_FLOW && (p->flags & PACKET_ICMP) == 0) /* which has no numbers to make them of */
         reset_both(f->engine, f, p);
     f->flags |= FLOW_DROP;
     flows_set_life(f, LIFE_BLOCKED);
@@ -109,10 +109,12 @@ bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet 
         cause = NST_BY_STREAM_LIMIT; /* nst_tcp_resume found that its bytes cannot be kept */
         v = NST_DROP;
     }
-    if (inspect != NULL && inspect->verdict != NULL)
+    if (inspect != NULL && inspect->verdict != NULL && (p->flags & PACKET_ICMP) == 0)
         inspect->verdict(flow_inspector(f, side), f, side, v);
-    if (f->flags & FLOW_EDITED)
+    if ((f->flags & FLOW_EDITED) && (p->flags & PACKET_ICMP) == 0)
         edit_verdict(f, side, p, v);
+    else if ((f->flags & FLOW_EDITED) && v == NST_FORWARD_FLOW)
+        edit_pass(f, side, edit_of(f)->way[side].next);
     switch (v) {
     case NST_FORWARD:
         return true;

@@ -113,8 +113,12 @@ static enum parsed parse_ipv4(const uint8_t *d, uint32_t at, uint32_t have, uint
         key->w[0] = key_head(0, vlan, h->proto, 4);
         return PARSED_FRAGMENT;
     }
-    if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP)
+    if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP) {
+        h->payload = (uint16_t)(at + header);
+        h->payload_len = (uint16_t)(total - header);
+        key->w[0] = key_head(0, vlan, h->proto, 4);
         return PARSED_OTHER_PROTO;
+    }
     if (!parse_transport(d, at + header, at + total, have, h))
         return PARSED_MALFORMED;
 
@@ -132,6 +136,19 @@ static bool may_omit_checksum(uint16_t port)
 {
     enum { GTP_U = 2152, VXLAN = 4789, VXLAN_GPE = 4790, GENEVE = 6081, MPLS = 6635 };
     return port == GTP_U || port == VXLAN || port == VXLAN_GPE || port == GENEVE || port == MPLS;
+}
+
+/* The addresses of a key, and the ports in their order. */
+static bool key_of_ipv6(const uint8_t *ip, uint32_t *ports, struct flow_key *key)
+{
+    uint64_t src[2], dst[2];
+
+    memcpy(src, ip + 8, sizeof src);
+    memcpy(dst, ip + 24, sizeof dst);
+    bool swap = key_turn6(src, dst, ports);
+    memcpy(&key->w[1], swap ? dst : src, 16);
+    memcpy(&key->w[3], swap ? src : dst, 16);
+    return swap;
 }
 
 static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint32_t frame, uint16_t vlan,
@@ -160,25 +177,60 @@ static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint
         key->w[0] = key_head(0, vlan, h->proto, 6);
         return PARSED_FRAGMENT;
     }
-    if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP)
+    if (h->proto != IPPROTO_TCP && h->proto != IPPROTO_UDP) {
+        h->payload = (uint16_t)l4;
+        h->payload_len = (uint16_t)(end - l4);
+        key->w[0] = key_head(0, vlan, h->proto, 6);
         return PARSED_OTHER_PROTO;
+    }
     if (!parse_transport(d, l4, end, have, h))
         return PARSED_MALFORMED;
     /* Over IPv6 a datagram has a checksum (RFC 8200, 8.1), but for tunnels (RFC 6935). */
     if (h->proto == IPPROTO_UDP && be16(d + l4 + 6) == 0 && !may_omit_checksum(be16(d + l4 + 2)))
         return PARSED_MALFORMED;
 
-    uint64_t src[2], dst[2];
     uint32_t ports;
-    memcpy(src, ip + 8, sizeof src);
-    memcpy(dst, ip + 24, sizeof dst);
     memcpy(&ports, d + h->l4, sizeof ports);
-    bool swap = key_turn6(src, dst, &ports);
-    memcpy(&key->w[1], swap ? dst : src, 16);
-    memcpy(&key->w[3], swap ? src : dst, 16);
+    *from_b = key_of_ipv6(ip, &ports, key);
     key->w[0] = key_head(ports, vlan, h->proto, 6);
-    *from_b = swap;
     return PARSED_FLOW;
+}
+
+uint32_t parse_quoted(const uint8_t *d, uint32_t at, uint32_t have, uint8_t family, uint16_t vlan, struct flow_key *key,
+                      bool *from_b)
+{
+    enum { ENOUGH = 8 };
+    const uint8_t *ip = d + at;
+    bool fragment = false;
+    uint8_t proto;
+    uint32_t l4, ports;
+
+    if (at + (family == 4 ? IPV4_HEADER : IPV6_HEADER) > have || ip[0] >> 4 != family)
+        return 0;
+    if (family == 4) {
+        proto = ip[9];
+        l4 = at + (ip[0] & 15u) * 4;
+        if (l4 < at + IPV4_HEADER || (be16(ip + 6) & 0x1fff) != 0)
+            return 0;
+    } else {
+        proto = ip[6];
+        l4 = skip_extensions(d, at + IPV6_HEADER, have, &proto, &fragment);
+        if (l4 == 0 || (fragment && (be16(d + l4 - 6) & 0xfff8) != 0))
+            return 0;
+    }
+    if ((proto != IPPROTO_TCP && proto != IPPROTO_UDP) || l4 + ENOUGH > have)
+        return 0;
+    memcpy(&ports, d + l4, sizeof ports);
+    if (family == 4) {
+        uint64_t addresses;
+        memcpy(&addresses, ip + 12, sizeof addresses);
+        *from_b = key_turn4(&addresses, &ports);
+        key->w[1] = addresses;
+    } else {
+        *from_b = key_of_ipv6(ip, &ports, key);
+    }
+    key->w[0] = key_head(ports, vlan, proto, family);
+    return l4;
 }
 
 enum parsed parse_any(struct rte_mbuf *m, struct nst_headers *h, struct flow_key *key, bool *from_b)

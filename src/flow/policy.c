@@ -3,15 +3,25 @@
 #include "flow/engine.h"
 
 static const char *const cause_names[NST_CAUSES] = {
-    [NST_BY_VERDICT] = "verdict",      [NST_BY_FLOW_VERDICT] = "flow verdict",
-    [NST_BY_HANDLER] = "handler",      [NST_BY_OTHERWISE] = "no valid verdict",
-    [NST_BY_TIMEOUT] = "timeout",      [NST_BY_STORE] = "store",
-    [NST_BY_HOLD_FULL] = "hold full",  [NST_BY_NO_MEMORY] = "no memory",
-    [NST_BY_MIDSTREAM] = "midstream",  [NST_BY_CONFLICT] = "conflict",
-    [NST_BY_FRAGMENT] = "fragment",    [NST_BY_MALFORMED] = "malformed",
-    [NST_BY_CHECKSUM] = "checksum",    [NST_BY_WINDOW] = "window",
-    [NST_BY_STALE] = "old time stamp", [NST_BY_STREAM_LIMIT] = "stream limit",
-    [NST_BY_TX_FULL] = "tx full",      [NST_BY_SHUTDOWN] = "shutdown",
+    [NST_BY_VERDICT] = "verdict",
+    [NST_BY_FLOW_VERDICT] = "flow verdict",
+    [NST_BY_HANDLER] = "handler",
+    [NST_BY_OTHERWISE] = "no valid verdict",
+    [NST_BY_TIMEOUT] = "timeout",
+    [NST_BY_STORE] = "store",
+    [NST_BY_HOLD_FULL] = "hold full",
+    [NST_BY_NO_MEMORY] = "no memory",
+    [NST_BY_MIDSTREAM] = "midstream",
+    [NST_BY_CONFLICT] = "conflict",
+    [NST_BY_FRAGMENT] = "fragment",
+    [NST_BY_MALFORMED] = "malformed",
+    [NST_BY_CHECKSUM] = "checksum",
+    [NST_BY_ICMP] = "icmp",
+    [NST_BY_WINDOW] = "window",
+    [NST_BY_STALE] = "old time stamp",
+    [NST_BY_STREAM_LIMIT] = "stream limit",
+    [NST_BY_TX_FULL] = "tx full",
+    [NST_BY_SHUTDOWN] = "shutdown",
     [NST_BY_CORE_FULL] = "core full",
     [NST_BY_HELD_BACK] = "held back",
 };
@@ -64,6 +74,8 @@ static enum nst_verdict *policy_field(struct nst_policy *p, enum nst_cause cause
         return &p->on_malformed;
     case NST_BY_CHECKSUM:
         return &p->on_checksum;
+    case NST_BY_ICMP:
+        return &p->on_icmp;
     default:
         return NULL;
     }

@@ -22,6 +22,8 @@ void __attribute__((noinline, cold)) pass_or_drop(struct nst_engine *e, struct n
                            : parsed == PARSED_CHECKSUM ? NST_BY_CHECKSUM
                                                        : NST_BY_MALFORMED;
 
+    if (parsed == PARSED_OTHER_PROTO && icmp_take(e, p))
+        return;
     if (parsed == PARSED_NOT_IP) {
         e->stats.not_ip++;
     } else if (parsed == PARSED_OTHER_PROTO || (!is_ours(e, p->h.proto) && p->h.proto != 0)) {

@@ -30,7 +30,7 @@ static inline void packet_forward(struct nst_engine *e, struct nst_packet *p)
 /* The same for the packet of a flow, once its receiver's half has decided on it. */
 static inline void flow_forward(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p)
 {
-    if (unlikely(f->flags & FLOW_EDITED))
+    if (unlikely(f->flags & FLOW_EDITED) && (p->flags & PACKET_ICMP) == 0)
         edit_leave(e, f, p, e->peer[p->port], false);
     else
         packet_forward(e, p);
@@ -54,7 +54,8 @@ static inline void turn_close(struct nst_engine *e, struct nst_flow *f, enum nst
 static inline bool half_apply(struct nst_engine *e, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
                               enum nst_verdict v)
 {
-    if (unlikely(v != NST_FORWARD || (p->flags & (PACKET_TAKEN | PACKET_REFUSED)) || e->failed != NST_CAUSES))
+    if (unlikely(v != NST_FORWARD || (p->flags & (PACKET_TAKEN | PACKET_REFUSED | PACKET_ICMP)) ||
+                 e->failed != NST_CAUSES))
         return half_apply_other(f, side, p, v);
     const struct nst_inspector *inspect = e->inspect[side];
     if (inspect != NULL && inspect->verdict != NULL)
@@ -71,7 +72,9 @@ static inline bool half_inspect(struct nst_engine *e, struct nst_flow *f, enum n
     const struct event_set *set = &e->set[f->set];
     nst_events registered = set->wanted[side][dir], look = set->look[side][dir], what = NST_EV_PACKET;
 
-    if (inspect != NULL)
+    if (unlikely(p->flags & PACKET_ICMP))
+        what = NST_EV_ICMP;
+    else if (inspect != NULL)
         what |= inspect->packet(flow_inspector(f, side), f, side, dir, p);
     if (unlikely(what & look) && !half_rare(f, side, dir, p, registered, look, &what))
         return false;

@@ -19,8 +19,8 @@ struct nst_packet {
     uint8_t dir;   /* 0: from the client to the server, 1: back; once its flow is known */
     uint8_t stage; /* halves that it has passed */
     struct nst_headers h;
-    uint8_t flags; /* PACKET_... */
-    uint32_t cut;  /* bytes at the frame's end that the capture did not keep */
+    uint8_t flags;  /* PACKET_... */
+    uint32_t cut;   /* bytes at the frame's end that the capture did not keep */
     uint32_t birth; /* PACKET_MAPPED: which flow of those that had its place it belongs to */
     uint32_t reach; /* of one that was taken out of an edited stream: the end of what leaves with it */
     /* One cache line so far, which every packet touches. What follows is for the rare, and holds nothing unless a flag
@@ -35,6 +35,7 @@ enum {
     PACKET_TAKEN = 2,
     PACKET_REFUSED = 4,
     PACKET_CHECKSUM_OPEN = 8, /* nobody has verified them yet */
+    PACKET_ICMP = 64,         /* an ICMP error on its way to the end that it is for: no inspector sees it */
     PACKET_WHOLE = 16,        /* made of fragments, which go out in its place (flow/fragment.h) */
     PACKET_MAPPED = 32,       /* of a flow whose numbers are mapped: flow/edit.h */
 };
