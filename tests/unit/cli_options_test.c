@@ -41,7 +41,7 @@ static int read_line(const struct nst_module *module, const char *line)
     for (char *word = strtok(copy, " "); word != NULL; word = strtok(NULL, " "))
         argv[argc++] = word;
     argv[argc] = NULL;
-    return settings_read(&s, module, argc, argv, &c);
+    return settings_read(&s, module, module != NULL ? FOR_RUN : FOR_CHECK, argc, argv, &c);
 }
 
 static int release(void **state)
