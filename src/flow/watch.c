@@ -22,7 +22,8 @@ int watch_check(const struct nst_nf *nf)
         if (u->n >= EVENTS_OWN || u->of == 0 || (u->of & NST_EV_CLOSE) || (u->of & bit_of(u)))
             return -EINVAL;
         for (unsigned later = i + 1; later < nf->n_events; later++)
-            if (nf->events[later].n == u->n || (u->of & bit_of(&nf->events[later])))
+            if (nf->events[later].n >= EVENTS_OWN || nf->events[later].n == u->n ||
+                (u->of & bit_of(&nf->events[later])))
                 return -EINVAL;
     }
     return 0;

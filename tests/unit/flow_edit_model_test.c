@@ -538,6 +538,8 @@ static void body(void)
         same = progress() == before ? same + 1 : 0;
         before = progress();
         if (same > 20) { /* what the engine has put in itself was lost, and comes again by its own clock */
+            for (unsigned i = 0; i < run.n; i++)
+                run.flow[i].lose = 0; /* each time later, so the lines had better be good from now on */
             check_eq(nst_sleep(nst_now() + NST_MS(300)), 0);
             same = 0;
             if (run.idle++ > 40)
