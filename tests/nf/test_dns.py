@@ -189,7 +189,7 @@ def soa():
 
 
 def sound():
-    """An answer whose names are shortened by pointers, also in data, one of them by a pointer to a pointer; and EDNS."""
+    """An answer whose names are shortened by pointers, also in data, one by a pointer to a pointer; and EDNS."""
     cname = b"\xc0\x0c" + struct.pack("!HHIH", 5, 1, 60, 6) + b"\3web\xc0\x10"
     at = 12 + len(QUESTION)
     shortened = struct.pack("!H", 0xc000 | at) + A[2:]          # a pointer to a pointer
@@ -278,3 +278,21 @@ def test_large_datagrams(tmp_path, many, size):
     out, log, count = run(tmp_path, [packet(ask("www.example.org"))] + pieces)
     assert out == list(range(1 + len(pieces)))
     assert [x["event"] for x in log] == ["query", "answer"] and log[1]["answers"] == many
+
+
+def test_a_log_that_takes_nothing(tmp_path):
+    """Packets go on, and the lines are counted."""
+    wrpcap(str(tmp_path / "in.pcap"), [packet(ask("a.example", id=i)) for i in range(20)])
+    done = subprocess.run([NETSTAR, "run", MODULE, "-r", "in.pcap", "--no-huge", "--log", "/dev/full", "--report",
+                           "report"],
+                          cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    report = json.loads((tmp_path / "report").read_text())
+    assert done.returncode == 0 and "cannot write to the log" in done.stderr
+    assert (report["module"]["log_lines_lost"], report["engine"]["forwarded"]) == (20, 20)
+
+
+def test_several_cores_count_together(tmp_path):
+    packets = [packet(x, port=40000 + i, back=b) for i in range(50)
+               for x, b in ((ask("a.example", id=i), False), (tell("a.example", id=i), True))]
+    out, log, count = run(tmp_path, packets, options=("--cores", "2"))
+    assert (len(out), len(log), count["queries"], count["answers"]) == (100, 100, 50, 50)
