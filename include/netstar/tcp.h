@@ -14,14 +14,15 @@
  *           beyond that (acknowledgment, window, time stamps, urgent pointer), and what is counted, counts when it is
  *           seen, whatever becomes of it.
  * Beginning A SYN says where the stream begins when that is not known yet, or when it has another number and this end
- *           has sent no SYN itself, and nothing was delivered or is kept, nor a FIN seen. The end settles it: by the
- *           acknowledgment in its SYN-ACK, or in its first ACK behind its own SYN. If that is no place between byte 0 and
- *           `next`, the stream begins there anew (in a capture an ACK above `next` is a hole instead).
+ *           has sent no SYN itself, and nothing was delivered or is kept, nor a FIN or a hole seen. The end settles it:
+ *           by the acknowledgment in its SYN-ACK, or in its first ACK behind its own SYN. If that is no place between byte
+ *           0 and `next`, the stream begins there anew (in a capture an ACK above `next` tells of a hole instead).
  *
  * ---- What a received segment causes ----
  * In this order; the first that applies ends it, unless said otherwise:
  *  1. RST: it resets the end when its number is `next` (RFC 5961), or, where the end has sent a SYN and nothing is known
- *     of its peer yet, when it has an ACK. Any other is counted (resets_ignored) and does nothing. No event but RESET.
+ *     of its peer yet, when it has an ACK; and behind a hole of a capture, see below. Any other is counted
+ *     (resets_ignored) and does nothing. No event but RESET.
  *  2. SYN: when the end has settled where its stream begins, nothing but an ACK in it counts (the end answers a SYN with
  *     an ACK, RFC 5961; syns_ignored). A SYN-ACK that does not acknowledge the end's SYN is ignored. Else its bytes, a
  *     FIN and so on are those of any segment, behind the SYN.
@@ -57,6 +58,23 @@
  * end has not been heard acknowledging, what lies more than 64 KiB (or stream_per_end / 2) before `next` counts as
  * acknowledged. A retransmission of which some byte between `acked` and `next` is not kept, where it should be, is
  * counted once (unverified).
+ *
+ * ---- Holes of captures ----
+ * An ACK above `next` counts as one of `next` (acks_ignored). In a capture it tells of a hole, too: the bytes were not
+ * recorded, or stand behind the ACK, as with a tap for each direction. The hole reaches from `next` to the place that the
+ * ACK says, which later ones do not change while the hole is waited for, except one of a FIN; the number behind a FIN is
+ * no byte. It is filled when `next` has reached that place. A segment that comes to 6. and has no byte at `next` ends the
+ * waiting when it
+ *   - is the 16th of these behind the ACK, or the first behind the ACK of a FIN;
+ *   - has a FIN, and the end has sent one;
+ *   - begins behind `next`, and would be refused for its distance from `acked` or the end's share of memory.
+ * Then, after its FIN was looked at and before its bytes are, `next` and `acked` go on to the first place that is kept,
+ * or where the segment's bytes begin, or to the hole's end (lost_bytes). What is kept there is delivered with this
+ * segment, also when it has no bytes (DATA). Before the hole's end, each of these segments that follows goes on over the
+ * next part that is missing. Behind it the next ACK above `next` tells of another hole. What is still kept behind a hole
+ * when the flow closes is not delivered.
+ * While there is a hole, no time stamp is too old, and a RST resets the end also with the number of the hole's end, or
+ * one behind it, up to the end of what is kept.
  *
  * ---- Overlaps ----
  * Bytes that were delivered never change. A segment may bring other bytes for a place whose byte is kept but not yet

@@ -19,7 +19,7 @@ static void sync_at(struct tcp_end *t, const struct nst_flow *f, enum nst_side s
     t->delivered = offset;
     t->acked = seq;
     t->flags |= TCP_SYNCED;
-    t->overlap = (uint8_t)overlap_of(f, side);
+    t->overlap = overlap_of(f, side) & 7;
 }
 
 /* The end begins anew: whatever it was thought to have received is of another connection. */
@@ -29,7 +29,7 @@ static void restart(struct tcp_end *t, struct nst_engine *e)
     t->kept = (struct stream){ 0 };
     t->delivered = 0;
     t->flags &= TCP_SYN_SENT | TCP_SCALE_SENT | TCP_SCALE_RECEIVED;
-    t->heard = t->picked = t->waits = 0;
+    t->heard = t->picked = t->waits = t->hole = 0;
 }
 
 /* Whether a FIN at `end` says where the stream ends. One that contradicts what was seen is a conflict, or else bytes
@@ -46,13 +46,20 @@ static bool ends_there(const struct tcp_end *t, uint32_t end, nst_events *what)
     return false;
 }
 
+/* Where the end stands while a capture has a hole: somewhere from what it acknowledged to what came last. */
+static bool stands_behind_hole(const struct tcp_end *t, uint32_t seq)
+{
+    int32_t behind = seq_diff(seq, t->edge);
+    return t->hole != 0 && (behind == 0 || (behind > 0 && t->kept.last != NULL && seq_diff(seq, t->kept.end) <= 0));
+}
+
 /* RFC 9293, 3.10.7: only the very next number resets, the end answers any other with an ACK; and an end that waits for
  * the answer to its SYN takes a reset that acknowledges that. */
 static void received_reset(struct tcp_end *t, struct nst_engine *e, uint32_t seq, uint8_t flags)
 {
     bool refused = (t->flags & (TCP_SYNCED | TCP_SYN_SENT)) == TCP_SYN_SENT && (flags & RTE_TCP_ACK_FLAG);
 
-    if (refused || ((t->flags & TCP_SYNCED) && seq == next_seq(t)))
+    if (refused || ((t->flags & TCP_SYNCED) && (seq == next_seq(t) || stands_behind_hole(t, seq))))
         t->now |= TCP_RESET;
     else
         e->stats.resets_ignored++;
@@ -76,7 +83,7 @@ static bool received_syn(struct tcp_end *t, struct nst_flow *f, enum nst_side si
     /* Until the end has answered, a new try may bring another initial number. */
     bool known = (t->flags & TCP_SYNCED) != 0;
     if (!known || (base != t->base && (t->flags & (TCP_OPENED | TCP_SYN_SENT | TCP_FIN_KNOWN)) == 0 &&
-                   t->delivered == 0 && t->kept.last == NULL)) {
+                   t->delivered == 0 && t->kept.last == NULL && t->hole == 0)) {
         t->edge = t->base;
         t->now |= TCP_NOW_SYNCED | (known ? TCP_NOW_MOVED : 0);
         sync_at(t, f, side, base, 0);
@@ -95,7 +102,7 @@ static void unsync(struct tcp_end *t)
 }
 
 /* The end ignores what carries an older time stamp than it has confirmed (RFC 7323, 5.3). What it has acknowledged was
- * not ignored: a capture only shows it late. */
+ * not ignored: a capture only shows it late; nor is known what it was while there is a hole. */
 static bool is_stale(struct tcp_end *t, const struct nst_engine *e, const struct rte_tcp_hdr *h, uint32_t end)
 {
     uint32_t stamp, echo;
@@ -106,7 +113,7 @@ static bool is_stale(struct tcp_end *t, const struct nst_engine *e, const struct
         /* What was captured has reached the end already: where nobody said of what system that is, it may be one that
          * is tolerant. */
         bool tolerant = t->overlap == NST_OVERLAP_LINUX || t->overlap == NST_OVERLAP_OLD_LINUX || e->replay;
-        if (t->echoed - stamp > tolerant && seq_diff(end, t->acked) > 0)
+        if (t->echoed - stamp > tolerant && seq_diff(end, t->acked) > 0 && t->hole == 0)
             return true;
     }
     if ((t->flags & TCP_STAMPED) == 0 || seq_diff(stamp, t->stamp) > 0) {
@@ -246,7 +253,7 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
         t->fresh = len;
         what |= NST_EV_DATA;
     } else if (len > 0 || (t->flags & TCP_LOST)) {
-        what |= tcp_look_at_bytes(t, f, side, p, off, seq, len);
+        what |= tcp_look_at_bytes(t, f, side, p, off, seq, len, fin);
     }
     if (unlikely(((t->flags | t->now) & TCP_FIN_KNOWN) && next_seq(t) + t->fresh == t->fin))
         t->now |= TCP_FIN_RECEIVED;
@@ -407,7 +414,8 @@ decided(struct tcp_end *t, struct nst_flow *f, enum nst_side side, enum nst_verd
         if (t->fresh != 0) {
             t->delivered += t->fresh;
             e->stats.stream_bytes += t->fresh;
-            t->flags &= (uint16_t)~TCP_LOST;
+            if (unlikely(t->flags & TCP_LOST))
+                tcp_hole_settle(t);
             forget(t, f, side);
         }
         uint16_t now = t->now & (uint16_t) ~(t->flags | TCP_NOW_ONLY);

@@ -44,20 +44,15 @@ void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, enum nst_side sid
         e->stats.acks_ignored++;
         upto = next;
     } else if (seq_diff(upto, next) > 0) {
-        /* A capture has holes: the end has got bytes that were not recorded. Go on behind them; what is kept from
-         * before the hole's end is handed out first, by the next packet that this end receives. */
-        const struct segment *x = stream_from(&t->kept, next);
-        if (x != NULL && seq_diff(x->seq, upto) < 0) {
-            if (seq_diff(x->seq, next) > 0) {
-                t->delivered += x->seq - next;
-                e->stats.lost_bytes += x->seq - next;
-            }
-        } else {
-            t->delivered += upto - next;
-            e->stats.lost_bytes += upto - next;
+        /* A capture has holes: the end has got bytes that were not recorded, or stand further down. Whether they come
+         * the next segments tell; of those behind the ACK of a FIN there may be only one. */
+        bool ended = upto != ack;
+        if (t->hole == 0 || ended) {
+            t->hole = ended ? 1 : TCP_HOLE_WAIT;
+            t->edge = upto;
+            t->flags |= TCP_LOST;
         }
-        t->flags |= TCP_LOST;
-        upto = next_seq(t);
+        upto = next;
     }
     t->acked = upto;
     stream_trim(&t->kept, &e->stream, upto);

@@ -87,10 +87,56 @@ static bool contradicts(struct tcp_end *t, struct nst_flow *f, enum nst_side sid
     return t->kept.last != NULL && skip < len && stream_differs(&t->kept, p, off + skip, seq + skip, len - skip);
 }
 
+/* Where the hole ends that the end acknowledged. The number behind a FIN is no byte, also when the FIN came later. */
+static uint32_t hole_told(const struct tcp_end *t)
+{
+    return (t->flags & TCP_FIN_KNOWN) && t->edge == t->fin + 1 ? t->fin : t->edge;
+}
+
+void tcp_hole_settle(struct tcp_end *t)
+{
+    if (t->hole == 0 || seq_diff(hole_told(t), next_seq(t)) <= 0) {
+        t->hole = 0;
+        t->flags &= (uint16_t)~TCP_LOST;
+    }
+}
+
+/* A capture has a hole that the end has acknowledged, and another segment comes. Once it is unlikely that any fills the
+ * hole, the stream goes on behind it, where something is known: what is kept there is handed out by this segment. */
+static void __attribute__((noinline))
+pass_hole(struct tcp_end *t, struct nst_engine *e, uint32_t seq, uint32_t len, bool fin)
+{
+    uint32_t next = next_seq(t), to = hole_told(t);
+    const struct segment *x = stream_from(&t->kept, next);
+    bool ahead = len > 0 && seq_diff(seq, next) > 0, last = fin && (t->flags & TCP_FIN_SENT);
+
+    if (seq_diff(to, next) <= 0) {
+        t->hole = 0;
+        return;
+    }
+    if (len > 0 && !ahead && seq_diff(seq + len, next) > 0)
+        return;
+    t->hole--;
+    if (t->hole != 0 && !last && !(ahead && !(in_reach(t, &e->stream, seq + len) && has_room(t, &e->stream, true))))
+        return;
+    if (x != NULL && seq_diff(x->seq, to) < 0)
+        to = x->seq;
+    if (ahead && seq_diff(seq, to) < 0)
+        to = seq;
+    e->stats.lost_bytes += to - next;
+    t->delivered += to - next;
+    t->acked = to;
+    stream_trim(&t->kept, &e->stream, to);
+    t->hole = to != hole_told(t); /* further holes were acknowledged as long ago */
+}
+
 nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
-                             uint32_t off, uint32_t seq, uint32_t len)
+                             uint32_t off, uint32_t seq, uint32_t len, bool fin)
 {
     struct nst_engine *e = f->engine;
+
+    if (unlikely(t->hole != 0))
+        pass_hole(t, e, seq, len, fin);
     uint32_t next = next_seq(t);
     int32_t ahead = seq_diff(seq, next);
     nst_events what = 0;

@@ -21,20 +21,23 @@ struct tcp_end {
     struct segment *adding; /* pieces that the current packet will have kept */
     uint32_t fin;
     uint32_t iss;          /* number of the SYN that this end has sent */
-    uint32_t edge;         /* of the window that it has offered, with EDGE; before that: base, while a SYN moves it */
+    uint32_t edge;         /* of the window that it has offered, with EDGE; before that: base, while a SYN moves it;
+                              in captures, which have no window: where an acknowledged hole ends, with `hole` */
     uint32_t echoed;       /* the newest time stamp that it has confirmed, with ECHOED */
     uint32_t stamp;        /* the newest that it was sent, with STAMPED */
     uint32_t urgent;       /* the furthest urgent byte, with URGENT */
     uint32_t fresh, given; /* bytes that the current packet delivers; those that were handed out */
     uint16_t syn_len;      /* bytes in its SYN */
     uint16_t flags, now;   /* TCP_...; now: what the current packet will add */
-    uint8_t overlap;       /* enum nst_overlap */
+    uint8_t overlap : 3;   /* enum nst_overlap */
+    uint8_t hole : 5;      /* captures: so many segments more, and it is jumped over; 0: there is none */
     uint8_t scale : 4;     /* of the windows that it offers */
     uint8_t heard : 1;     /* its acknowledgments come by */
     uint8_t picked : 1;    /* up in midstream: what was agreed upon in the SYNs is not known */
     uint8_t waits : 1;     /* it has closed first, and stays in TIME-WAIT */
 };
 _Static_assert(sizeof(struct tcp_end) <= 88, "idle flows are paid for by the million");
+_Static_assert(NST_OVERLAPS <= 1 << 3, "an overlap policy has three bits");
 
 enum {
     TCP_SYNCED = 1, /* base is known */
@@ -45,7 +48,7 @@ enum {
     TCP_FIN_RECEIVED = 32, /* and everything before it was delivered */
     TCP_FIN_SENT = 64,
     TCP_RESET = 128,
-    TCP_LOST = 256,      /* the end acknowledged bytes that never came by here */
+    TCP_LOST = 256,      /* captures: there is a hole, or what is behind one is yet to be delivered */
     TCP_CONFIRMED = 512, /* the end itself has said where its stream begins */
     TCP_EDGE = 1024,
     TCP_SCALE_SENT = 2048, /* window scaling was offered in its SYN, in its peer's */
@@ -61,7 +64,10 @@ enum {
     TCP_NOW_NORMAL = TCP_STAMPED,
     TCP_NOW_ONLY = TCP_NOW_SYNCED | TCP_NOW_MOVED | TCP_NOW_CONFLICT | TCP_NOW_NORMAL,
 };
-enum { TCP_AHEAD_MAX = 1 << 30 }; /* the largest window there is (RFC 7323) */
+enum {
+    TCP_AHEAD_MAX = 1 << 30, /* the largest window there is (RFC 7323) */
+    TCP_HOLE_WAIT = 16,      /* segments that may still fill a hole of a capture */
+};
 
 static inline uint32_t next_seq(const struct tcp_end *t)
 {
@@ -82,10 +88,12 @@ static inline uint32_t compared_from(const struct tcp_end *t, const struct nst_f
 /* ---- tcp_bytes.c ---- */
 /* Looks at received payload that is not plainly the next: off counts in the packet. */
 nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
-                             uint32_t off, uint32_t seq, uint32_t len);
+                             uint32_t off, uint32_t seq, uint32_t len, bool fin);
 /* Keeps bytes that continue the stream, behind which nothing is kept, where they are to be kept. False: refused. */
 bool tcp_keep_next(struct tcp_end *t, struct nst_flow *f, enum nst_side side, const struct nst_packet *p, uint32_t off,
                    uint32_t seq, uint32_t len);
+/* Some bytes were delivered: whether there is a hole still. */
+void tcp_hole_settle(struct tcp_end *t);
 /* The inspector's bytes(). */
 bool tcp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct nst_slice *out);
 

@@ -16,6 +16,8 @@ RECIPES = {
     "off_qinq": ("http_pipelined", "qinq"),
     "off_reorder_vlan": ("http_parallel", "vlan_reorder"),
     "off_swapped_all": ("no_timestamps", "swap_all"),
+    "off_behind_upload": ("http_post", "behind"),
+    "off_behind_ipv6": ("mtu_1280_ipv6", "behind"),
     "off_lost_acks": ("no_window_scaling", "lose_acks"),
     "off_resent": ("both_send_at_once", "resent"),
     "off_resliced": ("chat", "resliced"),
@@ -84,13 +86,13 @@ def stays_ahead(packet, other):
     return (theirs[1], theirs[0]) == mine[:2] and 0 < (theirs[3] - mine[2]) & 0xffffffff < 1 << 31
 
 
-def move(packets, rng, often, far):
+def move(packets, rng, often, far, stays=stays_ahead):
     """Some data segments come later."""
     out = list(packets)
     for i in range(len(out)):
         if plain(out[i]) and rng.random() < often:
             to, places = i, rng.randint(1, far)
-            while to - i < places and to + 1 < len(out) and not stays_ahead(out[i], out[to + 1]):
+            while to - i < places and to + 1 < len(out) and not stays(out[i], out[to + 1]):
                 to += 1
             out.insert(to, out.pop(i))
     return out
@@ -122,6 +124,11 @@ def segment(frame, skip, length):
 
 def reorder(packets, rng):
     return move(packets, rng, 0.2, 3)
+
+
+def behind(packets, rng):
+    """Two taps, one for each direction: a segment may stand behind the ACK that acknowledges it."""
+    return move(packets, rng, 0.2, 3, lambda packet, other: ends(other))
 
 
 def reorder_far(packets, rng):

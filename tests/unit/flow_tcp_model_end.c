@@ -4,7 +4,7 @@
  */
 #include "flow_tcp_model_end.h"
 
-enum { FAR = 1 << 30, PER_END = 8 << 20, HISTORY = 64 << 10 };
+enum { FAR = 1 << 30, PER_END = 8 << 20, HISTORY = 64 << 10, HOLE_WAIT = 16 };
 
 static uint32_t lives;
 
@@ -224,11 +224,42 @@ static nst_events receives_bytes(struct end *t, bool *differs, struct model_coun
     return what;
 }
 
+/* An acknowledged hole of a capture: the first place behind it that must not be jumped over. */
+static int64_t hole_end(const struct end *t)
+{
+    return t->fin_known && t->told == t->fin + 1 ? t->fin : t->told;
+}
+
+/* Another segment while a hole is waited for. */
+static void passes_hole(struct end *t, bool fin, struct model_counts *counts)
+{
+    bool bytes = t->now.from < t->now.to;
+    int64_t at = t->next;
+
+    if (t->next >= hole_end(t)) {
+        t->hole = 0;
+        return;
+    }
+    if (bytes && t->now.from <= t->next && t->now.to > t->next) /* it fills the hole */
+        return;
+    bool no_room = bytes && t->now.from > t->next && t->now.to - t->acked > per_end(t);
+    bool last = fin && t->fin_sent;
+    if (--t->hole > 0 && !no_room && !last)
+        return;
+    while (at < hole_end(t) && !is_kept(t, at) && !(bytes && at == t->now.from))
+        at++;
+    counts->lost_bytes += (uint64_t)(at - t->next);
+    t->next = t->acked = at;
+    t->hole = at < hole_end(t) ? 1 : 0;
+}
+
 static nst_events receives_reset(struct end *t, const struct model_segment *s, struct model_counts *counts)
 {
     bool refuses_syn = t->syn_sent && !t->synced && (s->flags & ACK);
+    int64_t at = place_at(t, s->seq);
+    bool behind_hole = t->hole != 0 && (at == t->told || (at > t->told && at <= seen_end(t)));
 
-    t->now.reset = refuses_syn || (t->synced && s->seq == end_number(t, t->next));
+    t->now.reset = refuses_syn || (t->synced && (at == t->next || behind_hole));
     counts->resets_ignored += !t->now.reset;
     t->now.reset = t->now.reset && !t->reset; /* once */
     return t->now.reset ? NST_EV_RESET : 0;
@@ -239,7 +270,8 @@ static bool is_stale(const struct end *t, const struct model_segment *s, int64_t
 {
     int slack = t->overlap == NST_OVERLAP_LINUX || t->overlap == NST_OVERLAP_OLD_LINUX || t->set->replay;
 
-    return s->stamped && t->has_echo && beyond(end, t->acked) > 0 && model_diff(s->stamp, t->echo) < -slack;
+    return s->stamped && t->has_echo && t->hole == 0 && beyond(end, t->acked) > 0 &&
+           model_diff(s->stamp, t->echo) < -slack;
 }
 
 static void takes_stamp(struct end *t, const struct model_segment *s)
@@ -310,7 +342,8 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
         len = 0;
         fin = urgent = false;
     } else if (syn) {
-        if (!t->synced || (!t->syn_sent && !t->fin_known && seq != t->base && t->next == 0 && seen_end(t) == 0))
+        if (!t->synced ||
+            (!t->syn_sent && !t->fin_known && seq != t->base && t->next == 0 && seen_end(t) == 0 && t->hole == 0))
             begin_by_syn(t, seq);
         if (!ack && !t->syn_received)
             what |= NST_EV_START;
@@ -369,6 +402,8 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
         }
     }
     t->now.to = to;
+    if (t->hole != 0)
+        passes_hole(t, fin, counts);
     if (from < to)
         what |= receives_bytes(t, &differs, counts);
     counts->conflicts += (what & NST_EV_CONFLICT) || mended || differs;
@@ -398,19 +433,18 @@ static void acknowledges(struct end *t, uint32_t ack, struct model_counts *count
 
     if (!t->synced || upto <= t->acked || upto - t->acked > FAR)
         return;
-    if (t->fin_known && upto == t->fin + 1) /* the number behind a FIN is no byte */
+    bool ended = t->fin_known && upto == t->fin + 1;
+    if (ended) /* the number behind a FIN is no byte */
         upto = t->fin;
     if (upto > t->next && !t->set->replay) {
         counts->acks_ignored++;
         upto = t->next;
-    } else if (upto > t->next) { /* a hole in the capture: it ends where something is kept, or there */
-        int64_t at = t->next;
-        while (at < upto && at < t->top && !is_kept(t, at))
-            at++;
-        if (at >= t->top)
-            at = upto;
-        counts->lost_bytes += (uint64_t)(at - t->next);
-        t->next = upto = at;
+    } else if (upto > t->next) { /* a hole in the capture: it may still be filled */
+        if (t->hole == 0 || ended) {
+            t->hole = ended ? 1 : HOLE_WAIT;
+            t->told = upto;
+        }
+        upto = t->next;
     }
     t->acked = upto;
 }
@@ -501,6 +535,8 @@ void end_verdict(struct end *t, bool passed, struct model_counts *counts)
             keep(t, at);
     }
     t->next += now->fresh;
+    if (now->fresh > 0 && t->next >= hole_end(t))
+        t->hole = 0;
     counts->stream_bytes += now->fresh;
     if (now->fresh > 0 && may_pass_unkept(t) && !t->heard) { /* nobody acknowledges */
         int64_t history = per_end(t) / 2 < HISTORY ? per_end(t) / 2 : HISTORY;

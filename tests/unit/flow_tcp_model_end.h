@@ -22,7 +22,9 @@ struct end {
     bool confirmed; /* the end itself has said where its stream begins */
     bool by_syns;   /* not picked up */
     bool fin_known, fin_received, fin_sent, reset;
-    bool waits; /* it has closed first: TIME-WAIT */
+    bool waits;   /* it has closed first: TIME-WAIT */
+    int hole;     /* of a capture, and acknowledged: segments that are still waited for; 0: there is none */
+    int64_t told; /* the acknowledged place */
     uint32_t base;
     int64_t next, acked; /* every byte before `next` was delivered, every byte before `acked` acknowledged */
     int64_t fin;         /* where the stream ends */

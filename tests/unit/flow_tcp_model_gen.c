@@ -380,6 +380,8 @@ void model_draw(struct model_sequence *q, const struct model_setting *set, uint6
     d.stale = one_in(&d, 2) ? 0 : 2 + rnd(&d, 20);
     for (unsigned i = 0; i < TRICKS; i++) {
         d.weight[i] = one_in(&d, 3) && i > TRICK_ACK ? 0 : usual[i] * (1 + 3 * one_in(&d, 8));
+        if (i == TRICK_LOST && set->replay)
+            d.weight[i] *= 3;
         d.weights += d.weight[i];
     }
     for (unsigned i = 0; i < 2; i++) {
@@ -393,7 +395,7 @@ void model_draw(struct model_sequence *q, const struct model_setting *set, uint6
         }
     }
     /* With a small limit there may be few pieces, too. */
-    n = 3 + rnd(&d, set->per_end == 0 && one_in(&d, 4) ? MODEL_SEGMENTS - 3 : 12);
+    n = 3 + rnd(&d, set->per_end == 0 && one_in(&d, set->replay ? 2 : 4) ? MODEL_SEGMENTS - 3 : 12);
     opening(&d);
     while (q->n < n) {
         unsigned at = rnd(&d, d.weights), trick = 0;

@@ -227,46 +227,7 @@ static void limit_of_memory(void **state)
     lab_run(&config, memory_body);
 }
 
-/* ---- what a capture has lost, and what stacks do ---- */
-static void lost_body(void)
-{
-    lab_handshake(path, 1000, 500);
-    check(data(1001, "one "));
-    check(data(1010, "three "));
-    check_text("one ");
-    acks(1016); /* of which "five " was never seen */
-    check_eq(lab_stats().lost_bytes, 5);
-    check(data(1016, "four"));
-    check_text("one three four");
-    /* The hole has nothing behind it. */
-    acks(1030);
-    check_eq(lab_stats().lost_bytes, 15);
-    check(data(1030, " six"));
-    check_text("one three four six");
-    check_eq(seen.offset[seen.calls - 1], 29);
-    /* And a hole that the next packet only makes longer. */
-    acks(1040);
-    check(data(1050, "seven"));
-    check_text("one three four six");
-    check(data(1040, "0123456789"));
-    check_text("one three four six0123456789seven");
-    /* What was kept comes out with the next packet to the server, even an empty one. */
-    check(data(1060, "eight"));
-    acks(1065);
-    seg(C2S, ACK, 1065, 501, "");
-    lab_settle();
-    check_text("one three four six0123456789seveneight");
-    check_eq(lab_stats().lost_bytes, 26);
-    acks(1065);
-    check_eq(lab_stats().stream_kept, 0);
-}
-
-static void bytes_that_a_capture_lost(void **state)
-{
-    setup_nf(NST_EV_DATA);
-    lab_replay(&config, lost_body);
-}
-
+/* ---- what stacks do ---- */
 /* On its way nothing passes by this engine: an end that acknowledges what it cannot have is not believed. */
 static void ahead_body(void)
 {
@@ -403,7 +364,6 @@ int main(void)
         cmocka_unit_test(limit_per_end),
         cmocka_unit_test(limit_per_end_and_open),
         cmocka_unit_test(limit_of_memory),
-        cmocka_unit_test(bytes_that_a_capture_lost),
         cmocka_unit_test(nobody_acknowledges_what_is_to_come),
         cmocka_unit_test(probes),
         cmocka_unit_test(unacknowledged_bytes_are_kept),
