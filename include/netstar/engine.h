@@ -132,7 +132,7 @@ struct nst_engine_stats {
     uint64_t unkept_bytes; /* delivered, but no room to keep them until they are acknowledged: see tcp.h */
     uint64_t edits;        /* made by the NF in TCP streams; those that found no room; and its bytes now kept */
     uint64_t edits_refused, edit_kept, edit_kept_peak;
-    uint64_t lost_bytes;   /* acknowledged by their receiver, but never seen here (holes in a capture) */
+    uint64_t lost_bytes; /* acknowledged by their receiver, but never seen here (holes in a capture) */
     uint64_t keep_alives;
     uint64_t syns_ignored;   /* to an end that has a connection, or still waits behind one */
     uint64_t resets_ignored; /* with another number than the one that resets */

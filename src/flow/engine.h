@@ -7,8 +7,8 @@
  */
 #pragma once
 #include "flow/cores.h"
-#include "flow/fragment.h"
 #include "flow/edit_map.h"
+#include "flow/fragment.h"
 #include "flow/parse.h"
 #include "flow/segments.h"
 #include "flow/table.h"
