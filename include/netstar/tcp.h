@@ -69,7 +69,7 @@
  *   - has a FIN, and the end has sent one;
  *   - begins behind `next`, and would be refused for its distance from `acked` or the end's share of memory.
  * Then, after its FIN was looked at and before its bytes are, `next` and `acked` go on to the first place that is kept,
- * or where the segment's bytes begin, or to the hole's end (lost_bytes). What is kept there is delivered with this
+ * or where the segment's bytes begin, or to the hole's end (lost_bytes); its bytes are compared with `next` as it is now. What is kept there is delivered with this
  * segment, also when it has no bytes (DATA). Before the hole's end, each of these segments that follows goes on over the
  * next part that is missing. Behind it the next ACK above `next` tells of another hole. What is still kept behind a hole
  * when the flow closes is not delivered.

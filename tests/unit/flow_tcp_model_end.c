@@ -227,7 +227,7 @@ static nst_events receives_bytes(struct end *t, bool *differs, struct model_coun
 /* An acknowledged hole of a capture: the first place behind it that must not be jumped over. */
 static int64_t hole_end(const struct end *t)
 {
-    return t->fin_known && t->told == t->fin + 1 ? t->fin : t->told;
+    return t->fin_known && beyond(t->told, t->fin + 1) == 0 ? t->fin : t->told;
 }
 
 /* Another segment while a hole is waited for. */
@@ -291,7 +291,7 @@ static bool is_beyond_window(const struct end *t, uint32_t seq, unsigned len)
 /* A FIN at `end`. */
 static nst_events receives_fin(struct end *t, int64_t end)
 {
-    if (!t->fin_known && end >= t->next && beyond(end, seen_end(t)) >= 0) {
+    if (!t->fin_known && beyond(end, t->next) >= 0 && beyond(end, seen_end(t)) >= 0) {
         t->now.fin_known = true;
         t->now.fin = end;
         return 0;
@@ -402,8 +402,12 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
         }
     }
     t->now.to = to;
-    if (t->hole != 0)
+    if (t->hole != 0) {
         passes_hole(t, fin, counts);
+        t->now.from = place_at(t, seq); /* seen from where `next` is now */
+        t->now.to = to = t->now.from + (to - from);
+        from = t->now.from;
+    }
     if (from < to)
         what |= receives_bytes(t, &differs, counts);
     counts->conflicts += (what & NST_EV_CONFLICT) || mended || differs;
@@ -420,7 +424,7 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
     t->now.fresh = (unsigned)(at - t->next);
     if (t->now.fresh > 0)
         what |= NST_EV_DATA;
-    t->now.fin_received = t->fin_known ? at == t->fin : t->now.fin_known && at == t->now.fin;
+    t->now.fin_received = (t->fin_known || t->now.fin_known) && beyond(at, t->fin_known ? t->fin : t->now.fin) == 0;
     if (t->now.fin_received && !t->fin_received)
         what |= NST_EV_FIN;
     return what;
@@ -433,7 +437,7 @@ static void acknowledges(struct end *t, uint32_t ack, struct model_counts *count
 
     if (!t->synced || upto <= t->acked || upto - t->acked > FAR)
         return;
-    bool ended = t->fin_known && upto == t->fin + 1;
+    bool ended = t->fin_known && beyond(upto, t->fin + 1) == 0;
     if (ended) /* the number behind a FIN is no byte */
         upto = t->fin;
     if (upto > t->next && !t->set->replay) {
