@@ -158,13 +158,21 @@ struct nst_user_event {
     bool (*filter)(struct nst_flow *f, const struct nst_event *ev);
 };
 
+/* Flows of every IP protocol: whatever is IP meets the NF, or is dropped for a counted cause. The halves then have
+ * inspectors of the NF's own, or none. TCP and UDP as ever; for the others stands in place of the ports:
+ *   ICMP and ICMPv6 echo, request and reply: the identifier, twice, so that both are one flow
+ *   any other ICMP message: its type at the sender, 65535 minus its type at the other end: a flow for each direction
+ *   any other protocol: 0
+ * An ICMP error first goes to the flow that it quotes (NST_EV_ICMP), where that is there and asks for it. */
+#define NST_PROTO_ANY 255
+
 struct nst_nf {
     const char *name;
     struct nst_half half[2]; /* by enum nst_side */
     struct nst_policy policy;
     size_t flow_size;                    /* the NF's own bytes per flow, zeroed; at most 1024 */
     uint8_t proto;                       /* only flows of this IP protocol are for it, the rest passes; 0: that of its
-                                            inspector, or, without one, TCP and UDP */
+                                            inspector, or, without one, TCP and UDP; NST_PROTO_ANY: all of IP, see below */
     const struct nst_user_event *events; /* the NF's own, n_events of them, at most 32 */
     unsigned n_events;
 };
@@ -239,6 +247,13 @@ NST_API enum nst_verdict nst_fail(struct nst_flow *f, int rc);
 
 /* Takes the event's packet from the flow: the caller sends or frees it, and returns NST_TAKEN. */
 NST_API struct nst_packet *nst_take(const struct nst_event *ev);
+
+/* Answers the event's packet to its sender, in the name of whom it is for: TCP with a reset (RFC 9293, 3.10.7.1), anything
+ * else with the ICMP error "communication administratively prohibited" (RFC 1812, 5.2.7.1; RFC 4443, 3.1). The packet is
+ * left as it is: the verdict NST_DROP goes with it. -EOPNOTSUPP: it gets no answer: a reset, an ICMP error, a packet to
+ * or from many or nobody (RFC 1122, 3.2.2). -EAGAIN: more than 1000 answers in a second. -ENOMEM. -EINVAL: no packet, or
+ * it was taken. */
+NST_API int nst_packet_refuse(const struct nst_event *ev);
 
 /* ---- loop style ---- */
 /* Waits for the half's next event: 0 and *ev. Decide each event that carries a packet before asking for the next:

@@ -205,10 +205,8 @@ static inline void engine_packet(struct nst_engine *e, unsigned i)
     struct nst_flow *f = e->guess[i];
 
     if (unlikely(f == NULL || e->burst_epoch != e->epoch || !key_equal(&f->key, &e->key[i]))) {
-        if (e->parsed[i] != PARSED_FLOW) {
-            pass_or_drop(e, p, (enum parsed)e->parsed[i]);
+        if (e->parsed[i] != PARSED_FLOW && special_packet(e, i))
             return;
-        }
         f = find_flow(e, i, p);
     }
     if (unlikely(is_first_syn(p)) && f != NULL)

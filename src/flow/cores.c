@@ -159,6 +159,10 @@ static unsigned core_of_packet(const struct nst_engine *e, struct rte_mbuf *m)
 
     if (parsed == PARSED_FLOW)
         return e->proto == 0 || h->proto == e->proto ? cores_of_key(c, &key) : e->core;
+    if (parsed == PARSED_OTHER_PROTO && e->any) {
+        parse_other(m, h, &key, &from_b);
+        return cores_of_key(c, &key);
+    }
     if (parsed == PARSED_FRAGMENT && (e->proto == 0 || h->proto == 0 || h->proto == e->proto))
         return core_of_fragment(c, m, h);
     return e->core;

@@ -20,6 +20,8 @@ static int check_nf(const struct nst_nf *nf)
             return -EINVAL;
         if (h->inspect != NULL && (h->inspect->packet == NULL || h->inspect->size > 256))
             return -EINVAL;
+        if (nf->proto == NST_PROTO_ANY && (h->inspect == &nst_tcp || h->inspect == &nst_udp))
+            return -EINVAL;
         if (h->inspect == &nst_tcp && nf->proto != IPPROTO_TCP && nf->proto != 0)
             return -EINVAL;
         if (h->edits && h->inspect != &nst_tcp && h->inspect != &nst_udp)
@@ -160,7 +162,8 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     e->poller.poll = engine_poll;
     e->nf = config->nf;
     e->nf_arg = config->nf_arg;
-    e->proto = e->nf->proto;
+    e->any = e->nf->proto == NST_PROTO_ANY;
+    e->proto = e->any ? 0 : e->nf->proto;
     for (unsigned side = 0; side < 2 && e->proto == 0; side++) {
         const struct nst_inspector *inspect = e->nf->half[side].inspect;
         e->proto = inspect == &nst_tcp ? IPPROTO_TCP : inspect == &nst_udp ? IPPROTO_UDP : 0;

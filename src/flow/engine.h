@@ -131,6 +131,7 @@ struct nst_engine {
     uint8_t proto;      /* as in nst_nf */
     uint8_t checks;     /* flags of packets whose checksums have to be looked at */
     bool draining, replay;
+    bool any;             /* flows of every IP protocol: NST_PROTO_ANY, and then proto is 0 */
     bool loops;           /* a half is written as a loop */
     bool may_wait;        /* handlers have waited lately: they are called on stacks of their own */
     uint8_t did_not;      /* how many in a row have not, since */
@@ -201,6 +202,8 @@ struct nst_engine {
     struct nst_future *waiter; /* of nst_engine_drain or nst_engine_finish */
     enum engine_wait wait_for;
     bool polled;
+    uint32_t refusals_left; /* answers that nst_packet_refuse may still give, at the time refused_at */
+    nst_time refused_at;
     struct nst_log_limit log;
     struct nst_engine_stats stats;
 };
@@ -354,6 +357,9 @@ bool icmp_take(struct nst_engine *e, struct nst_packet *p);
 
 /* A packet that no flow will see. */
 void pass_or_drop(struct nst_engine *e, struct nst_packet *p, enum parsed parsed);
+/* One of the burst that is no flow's so far. False: it is one's after all, with the key and hash that are set now; true:
+ * it has met its end, or is on its way. */
+bool special_packet(struct nst_engine *e, unsigned i);
 
 /* ---- burst.c ---- */
 /* One turn; may wait. */

@@ -196,6 +196,39 @@ static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint
     return PARSED_FLOW;
 }
 
+/* What stands in place of the ports where there are none, as it would lie in the packet: the sender's first. */
+static uint32_t other_ports(const uint8_t *payload, uint32_t len, uint8_t proto, uint8_t family)
+{
+    enum { REPLY = 0, REQUEST = 8, V6_REQUEST = 128, V6_REPLY, HEADER = 8 };
+    uint16_t id;
+
+    if (len < HEADER || proto != (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+        return 0;
+    uint8_t type = payload[0];
+    if (family == 4 ? type == REQUEST || type == REPLY : type == V6_REQUEST || type == V6_REPLY) {
+        memcpy(&id, payload + 4, sizeof id);
+        return (uint32_t)id << 16 | id;
+    }
+    return (uint32_t)__builtin_bswap16(type) | (uint32_t)__builtin_bswap16((uint16_t)~type) << 16;
+}
+
+void parse_other(const struct rte_mbuf *m, const struct nst_headers *h, struct flow_key *key, bool *from_b)
+{
+    const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *), *ip = d + h->l3;
+    uint32_t have = rte_pktmbuf_data_len(m), there = have > h->payload ? have - h->payload : 0;
+    uint32_t ports = other_ports(d + h->payload, there < h->payload_len ? there : h->payload_len, h->proto, h->family);
+    uint64_t addresses;
+
+    if (h->family == 4) {
+        memcpy(&addresses, ip + 12, sizeof addresses);
+        *from_b = key_turn4(&addresses, &ports);
+        key->w[1] = addresses;
+    } else {
+        *from_b = key_of_ipv6(ip, &ports, key);
+    }
+    key->w[0] = key_head(ports, key_vlan(key), h->proto, h->family);
+}
+
 uint32_t parse_quoted(const uint8_t *d, uint32_t at, uint32_t have, uint8_t family, uint16_t vlan, struct flow_key *key,
                       bool *from_b)
 {
@@ -218,9 +251,12 @@ uint32_t parse_quoted(const uint8_t *d, uint32_t at, uint32_t have, uint8_t fami
         if (l4 == 0 || (fragment && (be16(d + l4 - 6) & 0xfff8) != 0))
             return 0;
     }
-    if ((proto != IPPROTO_TCP && proto != IPPROTO_UDP) || l4 + ENOUGH > have)
+    if (l4 + ENOUGH > have)
         return 0;
-    memcpy(&ports, d + l4, sizeof ports);
+    if (proto == IPPROTO_TCP || proto == IPPROTO_UDP)
+        memcpy(&ports, d + l4, sizeof ports);
+    else
+        ports = other_ports(d + l4, ENOUGH, proto, family);
     if (family == 4) {
         uint64_t addresses;
         memcpy(&addresses, ip + 12, sizeof addresses);

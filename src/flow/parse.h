@@ -11,7 +11,8 @@
 enum parsed {
     PARSED_FLOW, /* headers, key and from_b are valid */
     PARSED_NOT_IP,
-    PARSED_OTHER_PROTO, /* IP, whole, but neither TCP nor UDP, which is the payload; the key tells the VLAN */
+    PARSED_OTHER_PROTO, /* IP, whole, but neither TCP nor UDP, which is the payload; the key tells the VLAN, and
+                           parse_other the rest */
     PARSED_CHECKSUM,    /* a flow's, but a checksum is wrong; the parser itself does not look */
     PARSED_FRAGMENT,  /* h.proto is valid, 0 where further extension headers hide it; the payload is the fragment's, and
                          the key tells the VLAN */
@@ -21,10 +22,13 @@ enum parsed {
 /* Ethernet, up to two VLAN tags, IPv4 or IPv6 with extension headers, TCP or UDP. */
 enum parsed parse_any(struct rte_mbuf *m, struct nst_headers *h, struct flow_key *key, bool *from_b);
 
-/* The beginning of a packet that an ICMP error quotes: its key and who sent it, and where its TCP or UDP header begins, of
- * which 8 bytes are there. 0: it does not say so much, or is neither. Its lengths are not looked at: it is cut short. */
+/* The beginning of a packet that an ICMP error quotes: its key and who sent it, and where its transport header begins, of
+ * which 8 bytes are there. 0: it does not say so much. Its lengths are not looked at: it is cut short. */
 uint32_t parse_quoted(const uint8_t *d, uint32_t at, uint32_t have, uint8_t family, uint16_t vlan, struct flow_key *key,
                       bool *from_b);
+
+/* What was PARSED_OTHER_PROTO: completes the key as NST_PROTO_ANY (flow.h) has it. */
+void parse_other(const struct rte_mbuf *m, const struct nst_headers *h, struct flow_key *key, bool *from_b);
 
 /* Brings two IPv4 endpoints into the order of a key; true when they were turned around. Without a branch: which way a
  * packet goes is what nobody can predict. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Resets to both ends of a connection (RFC 9293, 3.10.7), made from one of its packets. */
+/* Resets to both ends of a connection (RFC 9293, 3.10.7), made from one of its packets; and the answers to a packet that
+ * is refused.
+ */
 #include "flow/edit.h"
 #include <rte_ether.h>
 #include <rte_ip.h>
@@ -102,4 +104,147 @@ void reset_both(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p)
 
     inject(e, e->peer[p->port], p, make_reset(p, false, expected(f, receiver, seq), ack));
     inject(e, e->ports[p->port], p, make_reset(p, true, expected(f, !receiver, ack), end));
+}
+
+/* ---- refusals ---- */
+enum { PER_SECOND = 1000, BURST = 1000 };
+
+static bool may_answer(struct nst_engine *e)
+{
+    nst_time now = nst_now(), since = now - e->refused_at;
+
+    if (since > 0) {
+        nst_time more = since >= NST_SEC(1) ? BURST : since * PER_SECOND / NST_SEC(1);
+        if (more > 0) {
+            e->refusals_left = e->refusals_left + more > BURST ? BURST : (uint32_t)(e->refusals_left + more);
+            e->refused_at = now;
+        }
+    }
+    if (e->refusals_left == 0)
+        return false;
+    e->refusals_left--;
+    return true;
+}
+
+/* What is sent by everybody, or by nobody in particular, or to many, gets no answer (RFC 1122, 3.2.2; RFC 4443, 2.4). */
+static bool has_answerable_ends(const struct nst_packet *p, const uint8_t *frame)
+{
+    const uint8_t *ip = frame + p->h.l3, *src = ip + (p->h.family == 4 ? 12 : 8);
+    const uint8_t *dst = ip + (p->h.family == 4 ? 16 : 24);
+    static const uint8_t none[16];
+
+    if (frame[0] & 1) /* a frame to many */
+        return false;
+    if (p->h.family == 4)
+        return src[0] != 0 && src[0] < 224 && dst[0] < 224;
+    return src[0] != 0xff && dst[0] != 0xff && memcmp(src, none, sizeof none) != 0;
+}
+
+static uint16_t sum_of(const uint8_t *bytes, size_t len, const struct rte_ipv6_hdr *ip6)
+{
+    uint32_t sum = rte_raw_cksum(bytes, len);
+
+    if (ip6 != NULL)
+        sum += rte_ipv6_phdr_cksum(ip6, 0);
+    sum = (sum & UINT16_MAX) + (sum >> 16);
+    sum = (sum & UINT16_MAX) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+/* "Communication administratively prohibited", with as much of the packet as is allowed. */
+static struct rte_mbuf *make_prohibited(const struct nst_packet *p)
+{
+    enum {
+        ICMP = 8,
+        MOST_4 = 576,
+        MOST_6 = 1280,
+        UNREACHABLE_4 = 3,
+        PROHIBITED_4 = 13,
+        UNREACHABLE_6 = 1,
+        PROHIBITED_6 = 1
+    };
+    const struct rte_mbuf *from = mbuf_of(p);
+    const uint8_t *frame = rte_pktmbuf_mtod(from, const uint8_t *);
+    bool four = p->h.family == 4;
+    uint16_t l3 = p->h.l3, ip_len = four ? sizeof(struct rte_ipv4_hdr) : sizeof(struct rte_ipv6_hdr);
+    uint32_t end = (uint32_t)p->h.payload + p->h.payload_len, room = (four ? MOST_4 : MOST_6) - ip_len - ICMP;
+    struct rte_mbuf *m;
+
+    if (end > from->data_len)
+        end = from->data_len;
+    uint16_t quoted = (uint16_t)(end - l3 < room ? end - l3 : room);
+    if ((m = rte_pktmbuf_alloc(from->pool)) == NULL)
+        return NULL;
+    uint8_t *d = (uint8_t *)rte_pktmbuf_append(m, (uint16_t)(l3 + ip_len + ICMP + quoted));
+    if (d == NULL) {
+        rte_pktmbuf_free(m);
+        return NULL;
+    }
+    memcpy(d, frame + RTE_ETHER_ADDR_LEN, RTE_ETHER_ADDR_LEN);
+    memcpy(d + RTE_ETHER_ADDR_LEN, frame, RTE_ETHER_ADDR_LEN);
+    memcpy(d + 2 * RTE_ETHER_ADDR_LEN, frame + 2 * RTE_ETHER_ADDR_LEN, l3 - 2 * RTE_ETHER_ADDR_LEN);
+    uint8_t *icmp = d + l3 + ip_len;
+    uint16_t sum;
+    memset(icmp, 0, ICMP);
+    icmp[0] = four ? UNREACHABLE_4 : UNREACHABLE_6;
+    icmp[1] = four ? PROHIBITED_4 : PROHIBITED_6;
+    memcpy(icmp + ICMP, frame + l3, quoted);
+    if (four) {
+        const struct rte_ipv4_hdr *was = (const void *)(frame + l3);
+        struct rte_ipv4_hdr *ip = (void *)(d + l3);
+        *ip = (struct rte_ipv4_hdr){
+            .version_ihl = RTE_IPV4_VHL_DEF,
+            .total_length = rte_cpu_to_be_16((uint16_t)(ip_len + ICMP + quoted)),
+            .time_to_live = 64,
+            .next_proto_id = IPPROTO_ICMP,
+            .src_addr = was->dst_addr,
+            .dst_addr = was->src_addr,
+        };
+        ip->hdr_checksum = rte_ipv4_cksum(ip);
+        sum = sum_of(icmp, ICMP + quoted, NULL);
+    } else {
+        const struct rte_ipv6_hdr *was = (const void *)(frame + l3);
+        struct rte_ipv6_hdr *ip = (void *)(d + l3);
+        *ip = (struct rte_ipv6_hdr){
+            .vtc_flow = rte_cpu_to_be_32(6u << 28),
+            .payload_len = rte_cpu_to_be_16((uint16_t)(ICMP + quoted)),
+            .proto = IPPROTO_ICMPV6,
+            .hop_limits = 64,
+        };
+        memcpy(ip->src_addr, was->dst_addr, sizeof ip->src_addr);
+        memcpy(ip->dst_addr, was->src_addr, sizeof ip->dst_addr);
+        sum = sum_of(icmp, ICMP + quoted, ip);
+    }
+    memcpy(icmp + 2, &sum, sizeof sum);
+    return m;
+}
+
+int nst_packet_refuse(const struct nst_event *ev)
+{
+    struct nst_packet *p = ev->packet;
+    struct nst_icmp icmp;
+
+    if (p == NULL || (p->flags & PACKET_TAKEN))
+        return -EINVAL;
+    struct nst_engine *e = p->flow->engine;
+    const uint8_t *frame = rte_pktmbuf_mtod(mbuf_of(p), const uint8_t *);
+    if ((p->h.proto == IPPROTO_TCP && (p->h.tcp_flags & RTE_TCP_RST_FLAG)) || nst_packet_icmp(p, &icmp) == 0 ||
+        !has_answerable_ends(p, frame))
+        return -EOPNOTSUPP;
+    if (!may_answer(e))
+        return -EAGAIN;
+    struct rte_mbuf *m;
+    if (p->h.proto == IPPROTO_TCP) {
+        const struct rte_tcp_hdr *h = (const void *)(frame + p->h.l4);
+        uint8_t flags = h->tcp_flags;
+        uint32_t end = rte_be_to_cpu_32(h->sent_seq) + p->h.payload_len + ((flags & RTE_TCP_SYN_FLAG) != 0) +
+                       ((flags & RTE_TCP_FIN_FLAG) != 0);
+        m = make_reset(p, true, flags & RTE_TCP_ACK_FLAG ? rte_be_to_cpu_32(h->recv_ack) : 0, end);
+    } else {
+        m = make_prohibited(p);
+    }
+    if (m == NULL)
+        return -ENOMEM;
+    inject(e, e->ports[p->port], p, m);
+    return 0;
 }

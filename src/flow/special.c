@@ -8,6 +8,8 @@
 /* The NF is for it. */
 static bool is_ours(const struct nst_engine *e, uint8_t proto)
 {
+    if (e->any)
+        return true;
     return e->proto == 0 ? proto == IPPROTO_TCP || proto == IPPROTO_UDP : proto == e->proto;
 }
 
@@ -37,12 +39,39 @@ void __attribute__((noinline, cold)) pass_or_drop(struct nst_engine *e, struct n
     packet_forward(e, p);
 }
 
+bool __attribute__((noinline, cold)) special_packet(struct nst_engine *e, unsigned i)
+{
+    struct nst_packet *p = packet_of(e->mbuf[i]);
+
+    if (e->parsed[i] != PARSED_OTHER_PROTO || !e->any) {
+        pass_or_drop(e, p, (enum parsed)e->parsed[i]);
+        return true;
+    }
+    if (icmp_take(e, p)) /* only errors come here: burst_special has given the others a flow */
+        return true;
+    parse_other(e->mbuf[i], &p->h, &e->key[i], &e->from_b[i]);
+    e->hash[i] = key_hash(&e->key[i], &e->secret);
+    return false;
+}
+
+static bool is_icmp(const struct nst_headers *h)
+{
+    return h->proto == (h->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+}
+
 /* What the port could not vouch for. */
 static bool checksums_hold(const struct nst_engine *e, const struct nst_packet *p)
 {
     unsigned flags = p->flags & e->checks;
 
     return flags == 0 || (flags == PACKET_CHECKSUM_OPEN && checksum_right(mbuf_of(p), &p->h, e->replay));
+}
+
+/* The same of a packet of another protocol that is whole. */
+static bool other_holds(const struct nst_engine *e, const struct nst_packet *p)
+{
+    return checksums_hold(e, p) &&
+           ((p->flags & e->checks) == 0 || !is_icmp(&p->h) || checksum_icmp_right(mbuf_of(p), &p->h));
 }
 
 /* ---- fragments ---- */
@@ -80,6 +109,19 @@ void __attribute__((noinline, cold)) whole_drop(struct nst_engine *e, struct nst
     e->stats.dropped[cause] += fragments_free(&e->fragments, whole);
 }
 
+/* A packet of another protocol, where the NF is for all: a flow's, or an ICMP error, which first may belong to the flow
+ * that it quotes. */
+static enum parsed other_flow(struct nst_engine *e, unsigned i)
+{
+    struct nst_packet *p = packet_of(e->mbuf[i]);
+    struct nst_icmp icmp;
+
+    if (nst_packet_icmp(p, &icmp) == 0)
+        return PARSED_OTHER_PROTO;
+    parse_other(e->mbuf[i], &p->h, &e->key[i], &e->from_b[i]);
+    return PARSED_FLOW;
+}
+
 /* Of a packet that is parsed anew. */
 static enum parsed parse_again(struct nst_engine *e, unsigned i)
 {
@@ -90,6 +132,8 @@ static enum parsed parse_again(struct nst_engine *e, unsigned i)
         p->h.proto = 0;
         return PARSED_MALFORMED;
     }
+    if (parsed == PARSED_OTHER_PROTO && e->any)
+        return other_flow(e, i);
     return parsed == PARSED_FLOW && e->proto != 0 && p->h.proto != e->proto ? PARSED_OTHER_PROTO : parsed;
 }
 
@@ -154,9 +198,14 @@ void __attribute__((noinline)) burst_special(struct nst_engine *e, const struct 
         const struct rte_mbuf *m = e->mbuf[i];
         if (e->parsed[i] == PARSED_FRAGMENT && !take_fragment(e, i))
             continue;
-        if (e->parsed[i] == PARSED_FLOW && !checksums_hold(e, packet_of(e->mbuf[i])))
+        bool other = e->parsed[i] == PARSED_OTHER_PROTO && e->any;
+        if (other)
+            e->parsed[i] = (uint8_t)other_flow(e, i);
+        if (e->parsed[i] == PARSED_FLOW && !other && !checksums_hold(e, packet_of(e->mbuf[i])))
             e->parsed[i] = PARSED_CHECKSUM;
-        if (e->parsed[i] == PARSED_FLOW && e->mbuf[i] != m) {
+        if (other && !other_holds(e, packet_of(e->mbuf[i])))
+            e->parsed[i] = PARSED_CHECKSUM;
+        if (e->parsed[i] == PARSED_FLOW && (other || e->mbuf[i] != m)) {
             e->hash[i] = key_hash(&e->key[i], &e->secret);
             bucket[i] = table_prefetch(&e->table, e->hash[i]);
         }
