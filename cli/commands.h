@@ -7,6 +7,7 @@
 int command_run(int argc, char *argv[]);
 int command_replay(int argc, char *argv[]);
 int command_check(int argc, char *argv[]);
+int command_reload(int argc, char *argv[]);
 int command_help(int argc, char *argv[]);
 int command_version(int argc, char *argv[]);
 
@@ -14,3 +15,4 @@ int command_version(int argc, char *argv[]);
 void help_run(void);
 void help_replay(void);
 void help_check(void);
+void help_reload(void);

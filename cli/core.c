@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core.h"
+#include "control.h"
 #include "signals.h"
 #include <netstar/task.h>
 #include <stdlib.h>
@@ -9,13 +10,6 @@
 static const char *reason(const char *why, int rc)
 {
     return why != NULL && *why != '\0' ? why : strerror(-rc);
-}
-
-static const char *env_option(const struct nst_module_env *env, const char *name)
-{
-    const struct core *c = (const struct core *)((const char *)env - offsetof(struct core, env));
-
-    return settings_module_option(c->in->s, name);
 }
 
 /* ---- signals: the first asks for a drain, the second ends the drain, a third cancels whatever there is ---- */
@@ -83,6 +77,38 @@ static bool until_signal(struct core *c, unsigned n, int (*fn)(struct core *c), 
     return which != 1 && which != -ECANCELED;
 }
 
+/* ---- guests ---- */
+struct guest {
+    struct core *c;
+    int (*fn)(struct core *c);
+    struct nst_future done;
+};
+
+static void guest_task(void *arg)
+{
+    struct guest *g = arg;
+
+    nst_fulfil(&g->done, g->fn(g->c));
+}
+
+int core_guest(struct core *c, int (*fn)(struct core *c))
+{
+    struct guest g = { .c = c, .fn = fn };
+    int rc = c->guests != NULL ? nst_spawn(c->guests, guest_task, &g) : -ESHUTDOWN;
+
+    return rc < 0 ? rc : nst_await(&g.done, NST_NEVER);
+}
+
+/* From now on there are none. */
+static void guests_leave(struct core *c)
+{
+    struct nst_scope *guests = c->guests;
+
+    c->guests = NULL;
+    if (guests != NULL && nst_scope_close(guests) < 0)
+        nst_log(NST_LOG_DEBUG, "core %u was left by one of its guests", c->number);
+}
+
 /* ---- opening ---- */
 static int open_store(struct core *c)
 {
@@ -102,7 +128,7 @@ static int open_store(struct core *c)
     if (rc < 0 && c->number == 0)
         nst_log(NST_LOG_WARNING, "store %s cannot be reached (%s); going on, what needs it is %s until it can",
                 c->in->s->store_name, strerror(-rc), c->in->s->fail_open ? "let pass" : "dropped");
-    c->env.store = c->store;
+    c->env.env.store = c->store;
     return 0;
 }
 
@@ -126,7 +152,7 @@ static int open_nf(struct core *c)
 
     if (rc < 0)
         return rc;
-    rc = m->open(&c->env, &nf, &c->nf_arg, &why);
+    rc = m->open(&c->env.env, &nf, &c->nf_arg, &why);
     pthread_mutex_unlock(&c->in->modules);
     if (rc == 0 && nf == NULL) {
         m->close(c->nf_arg);
@@ -288,7 +314,10 @@ static void work(struct core *c)
     struct instance *in = c->in;
     nst_time began = nst_clock();
 
+    if (nst_scope_open(&c->guests, NULL) < 0)
+        nst_log(NST_LOG_WARNING, "core %u cannot be asked anything: out of memory", c->number);
     if (c->number == 0) {
+        control_start(in);
         say_ready(in);
         in->report->ran = true;
         progress_begin(&in->progress);
@@ -299,6 +328,7 @@ static void work(struct core *c)
     nst_engine_pause(c->engine);
     meet(c); /* from here on nothing new comes in anywhere */
     wind_up(c);
+    guests_leave(c);
     meet(c); /* and from here on nothing is given to others */
     if (c->number == 0)
         in->report->seconds = (double)(nst_clock() - began) / 1e9;
@@ -379,13 +409,10 @@ int core_open(struct core *c)
 
     snprintf(name, sizeof name, "%s %u", s->module->name, c->number);
     config.name = c->in->n_cores == 1 ? s->module->name : name;
-    c->env = (struct nst_module_env){
-        .option = env_option,
-        .replay = s->n_inputs != 0,
-        .fail_open = s->fail_open,
-        .cores = c->in->cores,
-        .core = c->number,
-    };
+    settings_env(&c->env, s);
+    c->env.env.cores = c->in->cores;
+    c->env.env.core = c->number;
+    c->env.env.config = c->in->config;
     c->awaited = 1;
     c->signalled = (struct nst_future){ .stop = stop_future };
     c->signals = (struct nst_watch){ .fd = signals_open(), .events = EPOLLIN, .ready = on_signal };

@@ -7,7 +7,10 @@
 #include "progress.h"
 #include "report.h"
 #include "settings.h"
+#include <netstar/task.h>
 #include <semaphore.h>
+
+struct control;
 
 struct instance {
     const struct settings *s;
@@ -20,14 +23,18 @@ struct instance {
     struct meeting meeting;
     pthread_mutex_t failing, modules; /* one core fails, and one calls its module, at a time */
     struct progress progress;
-    int rc;        /* the first thing that went wrong */
-    bool given_up; /* a core could not begin */
+    void *config;        /* of the module: the one at work, or that will be */
+    void *config_before; /* and the one before, while it may still be in use */
+    bool reloading;
+    struct control *control; /* NULL: it cannot be asked */
+    int rc;                  /* the first thing that went wrong */
+    bool given_up;           /* a core could not begin */
 };
 
 struct core {
     struct instance *in;
     unsigned number;
-    struct nst_module_env env;
+    struct settings_env env;
     struct nst_reactor *reactor;
     struct nst_store *store;
     struct nst_nf nf; /* the module's, with the command line's policy */
@@ -38,8 +45,9 @@ struct core {
     struct nst_future signalled;
     pthread_t thread;
     sem_t started;
-    bool runs;   /* the reactor has taken up core_run */
-    bool has_nf; /* under the instance's lock for modules, once others may look */
+    bool runs;                /* the reactor has taken up core_run */
+    struct nst_scope *guests; /* what others do here while it works; NULL: it does not */
+    bool has_nf;              /* under the instance's lock for modules, once others may look */
 };
 
 /* Logs what went wrong; the first becomes the result, and ends all cores as a signal does. Any thread. */
@@ -48,6 +56,10 @@ void instance_fail(struct instance *in, int rc, const char *fmt, ...) __attribut
 /* Opens the signals' descriptor and the reactor of a core whose `in` and `number` are set. What is wrong was said. */
 int core_open(struct core *c);
 void core_close(struct core *c);
+
+/* Calls fn(c) as a task of the core while it works, its NF and engine being there; when the work ends first fn is
+ * cancelled. To be called on the core's reactor (nst_call). fn's result; -ESHUTDOWN: it does not work yet, or any more. */
+int core_guest(struct core *c, int (*fn)(struct core *c));
 
 /* The main task of its reactor; stops that at its end. */
 void core_run(void *core);

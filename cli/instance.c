@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "instance.h"
+#include "control.h"
 #include "core.h"
+#include "prepare.h"
 #include "signals.h"
 #include <stdlib.h>
 #include <string.h>
@@ -186,6 +188,7 @@ static void with_ports(struct instance *in)
     if (open_ports(in) == 0) {
         if (open_cores(in) == 0)
             run_cores(in);
+        control_close(in);
         for (unsigned i = 0; i < in->n_cores; i++)
             if (in->core[i].in != NULL)
                 core_close(&in->core[i]);
@@ -203,6 +206,28 @@ static void with_ports(struct instance *in)
         instance_fail(in, rc, "%u packet buffers are missing at the end", in->report->buffers_missing);
     else if (rc < 0)
         instance_fail(in, rc, "stopping packet input and output: %s", strerror(-rc));
+}
+
+static int take_name(struct instance *in)
+{
+    struct complaint c;
+    int rc = control_open(in, &c);
+
+    if (rc < 0)
+        instance_fail(in, rc, "%s", c.text);
+    return rc;
+}
+
+static int first_config(struct instance *in)
+{
+    struct prepared p;
+    int rc = prepare(in->s, NULL, &p);
+
+    if (rc < 0)
+        instance_fail(in, rc, "%s: %s", in->s->module->name, p.why);
+    in->config = p.config;
+    prepared_free(&p);
+    return rc;
 }
 
 int instance_run(const struct settings *s, struct report *report)
@@ -223,11 +248,13 @@ int instance_run(const struct settings *s, struct report *report)
         .n_cores = s->cores,
     };
     in.core = calloc(s->cores, sizeof *in.core);
-    if (in.core == NULL) {
+    if (in.core == NULL)
         instance_fail(&in, -ENOMEM, "out of memory");
-        return in.rc;
-    }
-    with_ports(&in);
+    else if (take_name(&in) == 0 && first_config(&in) == 0)
+        with_ports(&in);
+    control_close(&in);
+    prepare_dispose(s, in.config_before);
+    prepare_dispose(s, in.config);
     free(in.core);
     return in.rc;
 }

@@ -13,6 +13,8 @@ static const struct command {
     { "run", "run a network function, on live ports or on captures", command_run, help_run },
     { "replay", "measure a network function on captures: where its time goes", command_replay, help_replay },
     { "check", "see whether this machine is fit, and what to type where it is not", command_check, help_check },
+    { "reload", "have a running instance read its rules and the like anew, without a lost packet", command_reload,
+      help_reload },
     { "help", "print help, also of one command: netstar help run", command_help, NULL },
     { "version", "print the version", command_version, NULL },
 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/eal.h"
+#include "prepare.h"
 #include "replay.h"
 #include <netinet/in.h>
 #include <netstar/task.h>
@@ -10,7 +11,7 @@
 struct run {
     const struct settings *s;
     struct replay_result *r;
-    struct nst_module_env env;
+    struct settings_env env;
     struct nst_port *port;
     struct nst_reactor *reactor;
     int rc;
@@ -21,13 +22,6 @@ static void failed(struct run *k, int rc, const char *what, const char *why)
     if (k->rc == 0)
         k->rc = rc;
     nst_log(NST_LOG_ERROR, "%s: %s", what, why != NULL && *why != '\0' ? why : strerror(-rc));
-}
-
-static const char *env_option(const struct nst_module_env *env, const char *name)
-{
-    const struct run *k = (const struct run *)((const char *)env - offsetof(struct run, env));
-
-    return settings_module_option(k->s, name);
 }
 
 static enum nst_verdict forward(struct nst_flow *f, const struct nst_event *ev)
@@ -124,27 +118,27 @@ static int one_pass(struct run *k, enum replay_stage stage, struct replay_pass *
     int rc = 0;
 
     memset(pass, 0, sizeof *pass);
-    k->env.store = NULL;
+    k->env.env.store = NULL;
     if (m->uses_store) {
-        rc = nst_store_open(&k->env.store, k->s->store, NULL, &why);
+        rc = nst_store_open(&k->env.env.store, k->s->store, NULL, &why);
         if (rc == 0)
-            rc = nst_store_ping(k->env.store, nst_now() + NST_SEC(2));
+            rc = nst_store_ping(k->env.env.store, nst_now() + NST_SEC(2));
         if (rc < 0 && rc != -ECANCELED)
             failed(k, rc, k->s->store_name, why);
     }
     if (rc == 0) {
-        rc = m->open(&k->env, &nf, &arg, &why);
+        rc = m->open(&k->env.env, &nf, &arg, &why);
         if (rc == 0 && nf == NULL)
             rc = -EINVAL;
         if (rc < 0) {
             failed(k, rc, m->name, why);
         } else {
-            rc = measure(k, stage, nf, arg, k->env.store, pass);
+            rc = measure(k, stage, nf, arg, k->env.env.store, pass);
             if (m->close != NULL)
                 m->close(arg);
         }
     }
-    nst_store_close(k->env.store);
+    nst_store_close(k->env.env.store);
     return rc;
 }
 
@@ -199,13 +193,34 @@ static void with_dpdk(struct run *k)
     nst_port_close(k->port);
 }
 
-int replay_run(const struct settings *s, struct replay_result *r)
+/* -EAGAIN, unsaid, as replay_run. */
+static int with_config(struct run *k)
 {
-    struct run k = { .s = s, .r = r, .env = { .option = env_option, .replay = true, .fail_open = s->fail_open } };
+    const struct settings *s = k->s;
     const struct nst_io_config io = {
         .eal = s->eal, .packets = s->packets, .no_huge = s->no_huge, .verbose = s->verbose
     };
     const char *why = NULL;
+    int rc = nst_io_open(&io, &why);
+
+    if (rc == -EAGAIN)
+        return rc;
+    if (rc < 0) {
+        failed(k, rc, "packet input and output cannot start", why);
+        return rc;
+    }
+    with_dpdk(k);
+    rc = nst_io_close(NULL);
+    if (rc < 0)
+        failed(k, rc, "packet buffers are missing at the end", NULL);
+    return k->rc;
+}
+
+int replay_run(const struct settings *s, struct replay_result *r)
+{
+    struct run k = { .s = s, .r = r };
+    struct prepared p;
+    int rc;
 
     *r = (struct replay_result){
         .nf = s->module->name,
@@ -216,20 +231,18 @@ int replay_run(const struct settings *s, struct replay_result *r)
     for (unsigned i = 0; i < STAGES; i++)
         if ((r->pass[i] = calloc(s->times, sizeof *r->pass[i])) == NULL)
             return -ENOMEM;
-    int rc = nst_io_open(&io, &why);
-    if (rc == -EAGAIN)
-        return rc;
-    if (rc < 0) {
-        failed(&k, rc, "packet input and output cannot start", why);
-        return k.rc;
-    }
-    with_dpdk(&k);
-    rc = nst_io_close(NULL);
+    settings_env(&k.env, s);
+    rc = prepare(s, NULL, &p);
+    k.env.env.config = p.config;
     if (rc < 0)
-        failed(&k, rc, "packet buffers are missing at the end", NULL);
-    if (k.rc == 0)
+        failed(&k, rc, s->module->name, p.why);
+    else
+        rc = with_config(&k);
+    prepare_dispose(s, p.config);
+    prepared_free(&p);
+    if (rc == 0)
         replay_sum_up(r);
-    return k.rc;
+    return rc;
 }
 
 void replay_free(struct replay_result *r)

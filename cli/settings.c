@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "settings.h"
+#include "control_place.h"
 #include "store/url.h"
 #include "values.h"
 #include <fcntl.h>
@@ -33,6 +34,8 @@ enum {
     CPU,
     TIMES,
     MEMORY,
+    INSTANCE,
+    CONTROL,
     REPORT,
     QUIET,
     VERBOSE,
@@ -93,6 +96,11 @@ static const struct {
       FOR_RUN | FOR_REPLAY },
     { { TIMES, "times", 0, "N", "measure N passes (10), after one to warm up" }, FOR_REPLAY },
     { { MEMORY, "memory", 0, "SIZE", "bytes that the packets may take (1G)" }, FOR_REPLAY },
+    { { INSTANCE, "instance", 0, "NAME", "what this instance is called by those who ask for it (the NF's name)" },
+      FOR_RUN },
+    { { CONTROL, "control", 0, "DIR|no",
+        "where it can be asked, e.g. by netstar reload: a socket in this directory (/run/netstar); no: nowhere" },
+      FOR_RUN },
     { { REPORT, "report", 0, "FILE", "write the report as JSON too; - is standard output" }, FOR_RUN | FOR_REPLAY },
     { { QUIET, "quiet", 'q', NULL, "print warnings and errors only" }, FOR_RUN | FOR_REPLAY },
     { { VERBOSE, "verbose", 'v', NULL, "say more, and let DPDK speak" }, FOR_RUN | FOR_REPLAY },
@@ -252,6 +260,15 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
         return number32(c, spec, value, 1, REPLAY_TIMES_MAX, &s->times);
     case MEMORY:
         return value_size(c, "--memory", value, 1 << 20, (uint64_t)1 << 44, &s->memory);
+    case INSTANCE:
+        if (!place_name_ok(value))
+            return complain(c, -EINVAL, "--instance %s: expected 1 to %d letters, digits, '-', '_' or dots", value,
+                            INSTANCE_NAME_MAX);
+        s->instance = value;
+        return 0;
+    case CONTROL:
+        s->control = value;
+        return 0;
     case REPORT:
         s->report = value;
         return 0;
@@ -409,6 +426,19 @@ const char *settings_module_option(const struct settings *s, const char *name)
         if (strcmp(s->module->options[i].name, name) == 0)
             return s->module_values[i];
     return NULL;
+}
+
+static const char *env_option(const struct nst_module_env *env, const char *name)
+{
+    return settings_module_option(((const struct settings_env *)env)->s, name);
+}
+
+void settings_env(struct settings_env *e, const struct settings *s)
+{
+    *e = (struct settings_env){
+        .env = { .option = env_option, .replay = s->n_inputs != 0, .fail_open = s->fail_open, .n_cores = s->cores },
+        .s = s,
+    };
 }
 
 void settings_help(FILE *out, const struct nst_module *module, enum settings_for who)

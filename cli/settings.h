@@ -41,8 +41,10 @@ struct settings {
     int cpus[CORES_LIMIT]; /* one for each core, or none */
     unsigned n_cpus;
     const char *report;
-    uint32_t times;  /* replay: passes */
-    uint64_t memory; /* replay: for the packets */
+    const char *instance; /* its name; NULL: the module's */
+    const char *control;  /* directory of the sockets, or "no"; NULL: the usual one */
+    uint32_t times;       /* replay: passes */
+    uint64_t memory;      /* replay: for the packets */
 };
 
 /* Reads the options of a command (module is NULL for `check`) and validates them as far as that needs nothing but the
@@ -57,6 +59,13 @@ int settings_probe(const struct settings *s, struct complaint *c);
 
 /* The module's option by name, or NULL when it was not given. */
 const char *settings_module_option(const struct settings *s, const char *name);
+
+/* What a module is given of these settings; the rest of env is the caller's to set. */
+struct settings_env {
+    struct nst_module_env env;
+    const struct settings *s;
+};
+void settings_env(struct settings_env *e, const struct settings *s);
 
 /* Prints the options that settings_read takes for this module (NULL: for check; &no_module: the common ones). */
 void settings_help(FILE *out, const struct nst_module *module, enum settings_for who);

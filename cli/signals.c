@@ -31,14 +31,19 @@ static void caught(int signal_number)
     errno = saved;
 }
 
-static int handle(void (*handler)(int))
+static int handle_one(int number, void (*handler)(int))
 {
     struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
 
     sigemptyset(&action.sa_mask);
-    if (sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGTERM, &action, NULL) != 0)
-        return -errno;
-    return 0;
+    return sigaction(number, &action, NULL) != 0 ? -errno : 0;
+}
+
+static int handle(void (*handler)(int))
+{
+    int rc = handle_one(SIGINT, handler);
+
+    return rc < 0 ? rc : handle_one(SIGTERM, handler);
 }
 
 int signals_open(void)
@@ -81,5 +86,42 @@ void signals_close(int fd)
     }
     if (open == 0)
         handle(SIG_DFL);
+    close(fd);
+}
+
+/* ---- SIGHUP ---- */
+static atomic_int hangup; /* a descriptor and 1 */
+
+static void hung_up(int signal_number)
+{
+    int saved = errno, fd = atomic_load(&hangup) - 1;
+    uint64_t one = 1;
+
+    (void)signal_number;
+    if (fd >= 0 && write(fd, &one, sizeof one) < 0) {
+        /* Full: as above. */
+    }
+    errno = saved;
+}
+
+int signals_open_hangup(void)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), rc;
+
+    if (fd < 0)
+        return -errno;
+    atomic_store(&hangup, fd + 1);
+    rc = handle_one(SIGHUP, hung_up);
+    if (rc < 0) {
+        signals_close_hangup(fd);
+        return rc;
+    }
+    return fd;
+}
+
+void signals_close_hangup(int fd)
+{
+    handle_one(SIGHUP, SIG_DFL);
+    atomic_store(&hangup, 0);
     close(fd);
 }

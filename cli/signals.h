@@ -10,6 +10,10 @@ int signals_open(void);
 /* How many have come since the last call. Never waits. */
 uint64_t signals_read(int fd);
 
+/* The same for SIGHUP, one descriptor for the process. */
+int signals_open_hangup(void);
+void signals_close_hangup(int fd);
+
 /* As if one had come. Any thread. */
 void signals_raise(void);
 

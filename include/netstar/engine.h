@@ -61,6 +61,12 @@ NST_API void nst_engine_pause(struct nst_engine *e);
  * and then the engine cannot be closed yet. */
 NST_API int nst_engine_drain(struct nst_engine *e, nst_time until) NST_WAITS;
 
+/* Waits until every event that was under way when it was called has been decided: handlers have returned, callbacks have
+ * said nst_resume, and loops have asked for their next event or bytes. Events that came later are not waited for. So what
+ * was replaced before the call is used by no event after it. Costs a look at each flow, a few at a time, and nothing on the
+ * packet path. 0; -ECANCELED. */
+NST_API int nst_engine_settle(struct nst_engine *e) NST_WAITS;
+
 /* Waits until every port has reached the end of its input (captures), and every packet its verdict: 0; -ECANCELED. */
 NST_API int nst_engine_finish(struct nst_engine *e) NST_WAITS;
 

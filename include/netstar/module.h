@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define NST_MODULE_ABI 2
+#define NST_MODULE_ABI 3
 
 struct nst_option { /* --name VALUE on the command line */
     const char *name;
@@ -31,7 +31,22 @@ struct nst_module_env {
     bool fail_open;                                                         /* --fail open */
     const struct nst_cores *cores;                                          /* for nst_core_of; NULL: one core */
     unsigned core;                                                          /* this one */
+    unsigned n_cores;                                                       /* of so many; at least 1 */
+    void *config;                                                           /* what prepare made; NULL without it */
 };
+
+/* Live reload. What an NF reads from files (rules, back ends) is made by prepare, apart from the NF itself, and is not
+ * changed any more once it is at work; then another can take its place between two packets, and flows are kept:
+ *
+ *   at the start   prepare once, then open on each core, with env->config
+ *   a reload       prepare once, with the one at work as `old`; swap on each core; when on every core every handler that
+ *                  had begun before its swap has ended, dispose of the old
+ *   at the end     close on each core, then dispose of the last
+ *
+ * So a handler may use what it found in the configuration until it returns (callbacks: until nst_resume), across its
+ * waits; a loop until its next nst_next or nst_read. What is kept longer (a flow's state) names things by number or
+ * name, not by pointer, and tasks of the NF's own keep what they need themselves. The cores swap one after another, so
+ * for a moment some work by the old and some by the new. If prepare fails nothing has changed. */
 
 struct nst_module {
     uint32_t abi; /* NST_MODULE_ABI */
@@ -50,6 +65,20 @@ struct nst_module {
     void (*merge)(void *arg, const void *other);
     /* Further lines of the closing report, "  name  value\n" each. May be NULL. */
     void (*report)(void *arg, FILE *out);
+    /* See "Live reload" above. NULL, all three: there is nothing to reload.
+     *
+     * Reads the options and files anew and makes a configuration for env->n_cores cores (env has no store, cores or
+     * config). `old` is the one at work, for comparison only, and NULL at the start. A negative errno and *why in words
+     * when something is wrong, with file and line where there are such; *why is taken before the next call on this
+     * thread. Writes to `said` what has changed, a line each, without the NF's name ("rules: 12, were 11"). Called on a
+     * thread of its own while packets run, one at a time: it may take as long as it needs, and may wait as plain
+     * programs do, but not on a reactor. */
+    int (*prepare)(const struct nst_module_env *env, const void *old, void **config, FILE *said, const char **why);
+    /* From now on this NF works by `config`, whose core is the one of its open. On its reactor, between two packets.
+     * Cannot fail: what could be missing is made by prepare. Must not wait. */
+    void (*swap)(void *arg, void *config);
+    /* Frees what prepare made, when no core works by it. Any thread. */
+    void (*dispose)(void *config);
 };
 
 #ifdef __cplusplus

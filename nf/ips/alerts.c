@@ -11,7 +11,8 @@
 struct ips_alerts {
     int fd;
     bool replay;
-    bool torn; /* the last line was not written to its end */
+    bool collects; /* alerts until it is quiet */
+    bool torn;     /* the last line was not written to its end */
     uint64_t lost;
     struct nst_log_limit limit;
     struct ips_alert *collected;
@@ -112,7 +113,7 @@ int ips_alerts_open(struct ips_alerts **out, const char *path, bool replay)
     struct ips_alerts *log = calloc(1, sizeof *log);
     if (!log)
         return -ENOMEM;
-    log->replay = replay;
+    log->replay = log->collects = replay;
     log->fd = strcmp(path, "-") == 0
                   ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)
                   : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (replay ? O_TRUNC : 0), 0644);
@@ -161,7 +162,7 @@ static void write_alert(struct ips_alerts *log, const struct ips_alert *a)
 
 void ips_alerts_add(struct ips_alerts *log, const struct ips_alert *alert)
 {
-    if (log->replay && log->n == log->room) {
+    if (log->collects && log->n == log->room) {
         size_t room = log->room ? log->room * 2 : 64;
         struct ips_alert *more = realloc(log->collected, room * sizeof *more);
         if (more) {
@@ -169,7 +170,7 @@ void ips_alerts_add(struct ips_alerts *log, const struct ips_alert *alert)
             log->room = room;
         }
     }
-    if (log->replay && log->n < log->room)
+    if (log->collects && log->n < log->room)
         log->collected[log->n++] = *alert;
     else
         write_alert(log, alert);
@@ -193,6 +194,12 @@ void ips_alerts_quiet(struct ips_alerts *log)
     for (size_t i = 0; i < log->n; i++)
         write_alert(log, &log->collected[i]);
     log->n = 0;
+}
+
+void ips_alerts_hurry(struct ips_alerts *log)
+{
+    ips_alerts_quiet(log);
+    log->collects = false;
 }
 
 uint64_t ips_alerts_lost(const struct ips_alerts *log)

@@ -30,6 +30,9 @@ void ips_alerts_add(struct ips_alerts *log, const struct ips_alert *alert);
 /* Writes what was collected. */
 void ips_alerts_quiet(struct ips_alerts *log);
 
+/* Writes what was collected, and from now on each alert at once, also in a replay: nothing borrows a rule any longer. */
+void ips_alerts_hurry(struct ips_alerts *log);
+
 /* Alerts that could not be written. */
 uint64_t ips_alerts_lost(const struct ips_alerts *log);
 

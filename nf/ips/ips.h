@@ -11,10 +11,18 @@
 #include <netstar/flow.h>
 #include <netstar/store.h>
 
-struct ips {
-    struct nst_store *store; /* borrowed */
+/* What the rules are made into, for all cores; never changed, another takes its place. */
+struct ips_config {
     struct ips_rules *rules;
-    struct ips_scanner *scanner;
+    unsigned n;
+    struct ips_scanner *scanner[]; /* one for each core */
+};
+
+struct ips {
+    struct nst_store *store; /* borrowed, and so are the next two */
+    const struct ips_config *config;
+    struct ips_scanner *scanner; /* of this core */
+    unsigned core;
     struct ips_alerts *alerts;
     nst_time ttl; /* how long the store keeps a direction after its last packet */
     bool pickup;  /* follow a stream whose earlier bytes nobody knows */

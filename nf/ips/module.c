@@ -60,18 +60,28 @@ static int read_options(struct ips *ips, const struct nst_module_env *env, const
     return 0;
 }
 
-static int load_rules(struct ips *ips, const char *path, const char **why)
+/* ---- rules, which are swapped while packets run ---- */
+static void module_dispose(void *arg)
+{
+    struct ips_config *config = arg;
+    for (unsigned i = config->n; i-- > 0;)
+        ips_scanner_close(config->scanner[i]);
+    ips_rules_free(config->rules);
+    free(config);
+}
+
+static int load_rules(struct ips_config *config, const char *path, const char **why)
 {
     char *text = NULL;
     size_t len = 0;
-    if (!path)
-        return complain(why, -EINVAL, "--rules FILE is missing: expected a file with one rule a line");
     FILE *errors = open_memstream(&text, &len);
     if (!errors)
         return complain(why, -ENOMEM, "out of memory");
-    int rc = ips_rules_read(&ips->rules, path, errors);
+    int rc = ips_rules_read(&config->rules, path, errors);
     if (rc == 0)
-        rc = ips_scanner_open(&ips->scanner, ips->rules, errors);
+        rc = ips_scanner_open(&config->scanner[0], config->rules, errors);
+    for (unsigned i = 1; rc == 0 && i < config->n; i++)
+        rc = ips_scanner_again(&config->scanner[i], config->scanner[0]);
     fclose(errors);
     while (len > 0 && text[len - 1] == '\n')
         text[--len] = '\0';
@@ -81,13 +91,54 @@ static int load_rules(struct ips *ips, const char *path, const char **why)
     return rc;
 }
 
+static void say_changes(const struct ips_config *before, const struct ips_config *config, FILE *said)
+{
+    if (ips_scanner_fingerprint(before->scanner[0]) == ips_scanner_fingerprint(config->scanner[0]))
+        fprintf(said, "%zu rules; their patterns are as they were\n", config->rules->n);
+    else
+        fprintf(said, "%zu rules, were %zu; streams that are half scanned begin anew where they stand\n",
+                config->rules->n, before->rules->n);
+}
+
+static int module_prepare(const struct nst_module_env *env, const void *old, void **out, FILE *said, const char **why)
+{
+    const char *path = env->option(env, "rules");
+    if (!path)
+        return complain(why, -EINVAL, "--rules FILE is missing: expected a file with one rule a line");
+    struct ips_config *config = calloc(1, sizeof *config + env->n_cores * sizeof *config->scanner);
+    if (!config)
+        return complain(why, -ENOMEM, "out of memory");
+    config->n = env->n_cores;
+    int rc = load_rules(config, path, why);
+    if (rc < 0) {
+        module_dispose(config);
+        return rc;
+    }
+    if (old)
+        say_changes(old, config, said);
+    *out = config;
+    return 0;
+}
+
+static void use(struct ips *ips, const struct ips_config *config)
+{
+    ips->config = config;
+    ips->scanner = config->scanner[ips->core];
+}
+
+static void module_swap(void *arg, void *config)
+{
+    struct ips *ips = arg;
+    ips_alerts_hurry(ips->alerts);
+    use(ips, config);
+}
+
+/* ---- opening and closing ---- */
 static void module_close(void *arg)
 {
     struct ips *ips = arg;
     ips_callback_close(ips);
     ips_alerts_close(ips->alerts);
-    ips_scanner_close(ips->scanner);
-    ips_rules_free(ips->rules);
     free(ips);
 }
 
@@ -99,6 +150,8 @@ static int open_with(const struct nst_module_env *env, const char *name,
     if (!ips)
         return complain(why, -ENOMEM, "out of memory");
     ips->store = env->store;
+    ips->core = env->core;
+    use(ips, env->config);
     ips->nf.name = name;
     ips->nf.proto = 6;
     for (int side = 0; side < 2; side++)
@@ -108,8 +161,6 @@ static int open_with(const struct nst_module_env *env, const char *name,
             .handler = handler,
         };
     int rc = read_options(ips, env, why);
-    if (rc == 0)
-        rc = load_rules(ips, env->option(env, "rules"), why);
     if (rc == 0) {
         const char *path = env->option(env, "alerts");
         path = path ? path : "alerts.jsonl";
@@ -175,7 +226,7 @@ static void module_report(void *arg, FILE *out)
     struct ips *ips = arg;
     struct ips_scan_sizes sizes;
     ips_scan_sizes(ips->scanner, &sizes);
-    line(out, "rules", ips->rules->n);
+    line(out, "rules", ips->config->rules->n);
     line(out, "bytes scanned", ips->count.bytes);
     for (int i = 0; i < IPS_ACTIONS; i++) {
         char name[32];
@@ -208,6 +259,9 @@ const struct nst_module ips_module = {
     .quiet = module_quiet,
     .merge = module_merge,
     .report = module_report,
+    .prepare = module_prepare,
+    .swap = module_swap,
+    .dispose = module_dispose,
 };
 
 const struct nst_module ips_callback_module = {
@@ -221,4 +275,7 @@ const struct nst_module ips_callback_module = {
     .quiet = module_quiet,
     .merge = module_merge,
     .report = module_report,
+    .prepare = module_prepare,
+    .swap = module_swap,
+    .dispose = module_dispose,
 };

@@ -10,6 +10,7 @@
 struct ips_scanner {
     const struct ips_rules *rules;
     hs_database_t *db;
+    bool borrowed; /* the database is another scanner's */
     hs_scratch_t *scratch;
     hs_stream_t *stream;
     uint64_t fingerprint;
@@ -142,6 +143,14 @@ static int fingerprint(struct ips_scanner *sc)
     return 0;
 }
 
+/* What one reactor works with. */
+static int open_stream(struct ips_scanner *sc)
+{
+    bool open =
+        hs_alloc_scratch(sc->db, &sc->scratch) == HS_SUCCESS && hs_open_stream(sc->db, 0, &sc->stream) == HS_SUCCESS;
+    return open ? 0 : -ENOMEM;
+}
+
 int ips_scanner_open(struct ips_scanner **out, const struct ips_rules *rules, FILE *errors)
 {
     struct ips_scanner *sc = calloc(1, sizeof *sc);
@@ -161,9 +170,25 @@ int ips_scanner_open(struct ips_scanner **out, const struct ips_rules *rules, FI
     }
     if (rc == 0)
         rc = fingerprint(sc);
-    if (rc == 0 &&
-        (hs_alloc_scratch(sc->db, &sc->scratch) != HS_SUCCESS || hs_open_stream(sc->db, 0, &sc->stream) != HS_SUCCESS))
-        rc = -ENOMEM;
+    if (rc == 0)
+        rc = open_stream(sc);
+    if (rc < 0)
+        ips_scanner_close(sc);
+    else
+        *out = sc;
+    return rc;
+}
+
+int ips_scanner_again(struct ips_scanner **out, const struct ips_scanner *first)
+{
+    struct ips_scanner *sc = calloc(1, sizeof *sc);
+    if (!sc)
+        return -ENOMEM;
+    sc->rules = first->rules;
+    sc->db = first->db;
+    sc->borrowed = true;
+    sc->fingerprint = first->fingerprint;
+    int rc = open_stream(sc);
     if (rc < 0)
         ips_scanner_close(sc);
     else
@@ -178,7 +203,8 @@ void ips_scanner_close(struct ips_scanner *sc)
     if (sc->stream)
         hs_close_stream(sc->stream, NULL, NULL, NULL);
     hs_free_scratch(sc->scratch);
-    hs_free_database(sc->db);
+    if (!sc->borrowed)
+        hs_free_database(sc->db);
     free(sc);
 }
 

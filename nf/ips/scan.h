@@ -14,6 +14,10 @@ struct ips_scanner;
 /* Compiles the rules, which must outlive the scanner. Patterns that cannot be used are written to errors like those
  * of the rule file. -EINVAL, -ENOMEM. */
 int ips_scanner_open(struct ips_scanner **out, const struct ips_rules *rules, FILE *errors);
+
+/* Another one for the same automaton, for another reactor; `first`, which was made by ips_scanner_open, must outlive it.
+ * -ENOMEM. */
+int ips_scanner_again(struct ips_scanner **out, const struct ips_scanner *first);
 void ips_scanner_close(struct ips_scanner *sc);
 
 /* Tells the compiled automaton from every other: a state is of use only under the same one. */

@@ -223,6 +223,7 @@ static bool turn_keep(struct nst_engine *e, struct nst_flow *f, enum nst_side si
         return false;
     kept->ev.side = side;
     kept->ev.packet = turn->ev.packet;
+    kept->ev.until = turn->ev.until; /* tells when it began */
     kept->flow = f;
     kept->held = turn->held;
     kept->held_tail = turn->held_tail;

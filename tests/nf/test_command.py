@@ -171,7 +171,7 @@ def test_output_is_not_an_input(mixed, tmp_path):
 
 
 @pytest.mark.parametrize("name, text", [
-    ("old", "was made for version 3 of the module interface, this netstar has version 2"),
+    ("old", "was made for version 4 of the module interface, this netstar has version 3"),
     ("pointer", "its nst_module is not a struct nst_module"),
     ("nothing", "it does not export nst_module"),
     ("clash", "declares the option --store, which is taken"),

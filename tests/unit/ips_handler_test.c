@@ -282,6 +282,7 @@ static const char *midstream, *rules_path, *alerts_option, *ttl;
 static char rules_file[64], other_rules_file[64], alerts_file[64];
 static bool fail_open;
 static struct ips *ips;
+static void *config; /* that it was opened with */
 static struct nst_flow flow;
 static uint64_t packets;
 
@@ -295,11 +296,17 @@ static const char *option(const struct nst_module_env *env, const char *name)
 
 static int try_open(const char **why)
 {
-    const struct nst_module_env env = { .option = option, .fail_open = fail_open };
+    struct nst_module_env env = { .option = option, .fail_open = fail_open, .n_cores = 1 };
     const struct nst_nf *nf;
     void *arg;
-    int rc = twin->open(&env, &nf, &arg, why);
+    int rc = twin->prepare(&env, NULL, &env.config, stderr, why);
     if (rc == 0) {
+        rc = twin->open(&env, &nf, &arg, why);
+        if (rc < 0)
+            twin->dispose(env.config);
+    }
+    if (rc == 0) {
+        config = env.config;
         ips = arg;
         flow = (struct nst_flow){ .nf = nf, .arg = arg };
     }
@@ -316,6 +323,7 @@ static void start(void)
 static void stop(void)
 {
     twin->close(ips);
+    twin->dispose(config);
     ips = NULL;
 }
 

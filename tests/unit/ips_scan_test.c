@@ -181,6 +181,25 @@ static void fingerprints(void **state)
     ips_rules_free(other);
 }
 
+/* Two reactors, one automaton: either takes up what the other has put away. */
+static void scanners_of_one_automaton(void **state)
+{
+    struct ips_rules *rules = rules_of(two_rules);
+    struct ips_scanner *first = scanner_of(rules), *again = NULL;
+    struct stream st = { .len = 0 };
+    struct ips_matches found = { .to = IPS_TO_SERVER };
+    assert_int_equal(ips_scanner_again(&again, first), 0);
+    assert_true(ips_scanner_fingerprint(again) == ips_scanner_fingerprint(first));
+    packet(first, &st, "evil", 4, &found);
+    packet(again, &st, "|stu", 4, &found);
+    packet(first, &st, "ff", 2, &found);
+    assert_int_equal(found.n, 1);
+    assert_int_equal(found.at[0].end, 10);
+    ips_scanner_close(again);
+    ips_scanner_close(first);
+    ips_rules_free(rules);
+}
+
 static void unusable_patterns(void **state)
 {
     static const struct {
@@ -310,6 +329,7 @@ int main(void)
         cmocka_unit_test(rules_for_one_end),
         cmocka_unit_test(a_blocking_match_is_never_skipped),
         cmocka_unit_test(fingerprints),
+        cmocka_unit_test(scanners_of_one_automaton),
         cmocka_unit_test(unusable_patterns),
         cmocka_unit_test(all_unusable_patterns_are_told),
         cmocka_unit_test(a_state_that_is_none),

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "reload.h"
+#include "core.h"
+#include "prepare.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* ---- a thread for what takes long ---- */
+struct helper {
+    struct nst_watch watch; /* readable when it has ended */
+    struct nst_future ended;
+    const struct settings *s;
+    void *old;                 /* the configuration to compare with, or to dispose of */
+    struct prepared *prepared; /* NULL: dispose */
+    int rc;
+};
+
+static void *helper_main(void *arg)
+{
+    struct helper *h = arg;
+    uint64_t one = 1;
+
+    setpriority(PRIO_PROCESS, 0, 10); /* of this thread alone: packets come first */
+    if (h->prepared != NULL)
+        h->rc = prepare(h->s, h->old, h->prepared);
+    else
+        prepare_dispose(h->s, h->old);
+    return write(h->watch.fd, &one, sizeof one) < 0 ? h : NULL;
+}
+
+static void helper_ended(struct nst_watch *watch, uint32_t events)
+{
+    struct helper *h = (struct helper *)((char *)watch - offsetof(struct helper, watch));
+
+    (void)events;
+    if (h->ended.state == NST_FUTURE_OPEN)
+        nst_fulfil(&h->ended, 0);
+}
+
+/* Waits for the thread, also when cancelled. */
+static int run_helper(struct helper *h)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    int rc;
+
+    h->watch =
+        (struct nst_watch){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = helper_ended };
+    if (h->watch.fd < 0)
+        return -errno;
+    rc = nst_watch_add(nst_reactor_self(), &h->watch);
+    if (rc == 0) {
+        pthread_attr_init(&attr);
+        pthread_attr_setstacksize(&attr, 16 << 20);
+        rc = -pthread_create(&thread, &attr, helper_main, h);
+        pthread_attr_destroy(&attr);
+        if (rc == 0) {
+            int cancelled = nst_await(&h->ended, NST_NEVER);
+            pthread_join(thread, NULL);
+            rc = cancelled < 0 ? cancelled : h->rc;
+        }
+        nst_watch_remove(nst_reactor_self(), &h->watch);
+    }
+    close(h->watch.fd);
+    return rc;
+}
+
+/* ---- on the cores ---- */
+static int swap_here(struct core *c)
+{
+    c->in->s->module->swap(c->nf_arg, c->in->config);
+    return 0;
+}
+
+static int settle_here(struct core *c)
+{
+    return nst_engine_settle(c->engine);
+}
+
+static int guest_swap(void *arg)
+{
+    return core_guest(arg, swap_here);
+}
+
+static int guest_settle(void *arg)
+{
+    return core_guest(arg, settle_here);
+}
+
+/* Calls fn on each core, one after another. */
+static int on_each_core(struct instance *in, int (*fn)(void *core))
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < in->n_cores && rc == 0; i++) {
+        struct nst_future done = { 0 };
+        while ((rc = nst_call(in->core[i].reactor, fn, &in->core[i], &done)) == -EAGAIN || rc == -ENOMEM)
+            if (nst_sleep(nst_now() + NST_MS(1)) < 0)
+                return -ECANCELED;
+        if (rc == 0)
+            rc = nst_await(&done, NST_NEVER);
+    }
+    return rc;
+}
+
+/* ---- the steps ---- */
+/* Of a file's bytes, too, which need not be UTF-8. */
+static json_t *as_string(const char *text)
+{
+    json_t *string = json_string(text);
+    char *copy = string == NULL ? strdup(text) : NULL;
+
+    if (copy == NULL)
+        return string;
+    for (char *p = copy; *p != '\0'; p++)
+        *p = *p & 0x80 ? '?' : *p;
+    string = json_string(copy);
+    free(copy);
+    return string;
+}
+
+static json_t *failure(const struct instance *in, const char *why)
+{
+    for (const char *line = why, *end; *line != '\0'; line = end + (*end == '\n')) {
+        end = line + strcspn(line, "\n");
+        nst_log(NST_LOG_ERROR, "reload: %.*s", (int)(end - line), line);
+    }
+    nst_log(NST_LOG_ERROR, "reload: nothing has changed, %s goes on as before", in->s->module->name);
+    return json_pack("{s:b, s:o}", "ok", 0, "error", as_string(why));
+}
+
+static json_t *success(char *said, nst_time took)
+{
+    json_t *answer = json_pack("{s:b, s:f, s:[]}", "ok", 1, "seconds", (double)took / 1e9, "changed");
+    char *line;
+
+    while (said != NULL && (line = strsep(&said, "\n")) != NULL) {
+        if (*line == '\0')
+            continue;
+        nst_log(NST_LOG_INFO, "reload: %s", line);
+        if (answer != NULL)
+            json_array_append_new(json_object_get(answer, "changed"), as_string(line));
+    }
+    return answer;
+}
+
+static json_t *swap(struct instance *in, struct prepared *p, nst_time began)
+{
+    struct helper gone = { .s = in->s, .old = in->config };
+    int rc;
+
+    in->config_before = in->config;
+    in->config = p->config;
+    rc = on_each_core(in, guest_swap);
+    if (rc == 0)
+        rc = on_each_core(in, guest_settle);
+    if (rc < 0) /* it is ending, and frees both */
+        return failure(in, rc == -ESHUTDOWN || rc == -ECANCELED ? "the instance is ending" : strerror(-rc));
+    in->config_before = NULL;
+    rc = run_helper(&gone);
+    if (rc < 0 && rc != -ECANCELED)
+        prepare_dispose(in->s, gone.old); /* no thread for it */
+    return success(p->said, nst_clock() - began);
+}
+
+json_t *reload(struct instance *in)
+{
+    nst_time began = nst_clock();
+    struct prepared p = { 0 };
+    struct helper helper = { .s = in->s, .old = in->config, .prepared = &p };
+    json_t *answer;
+    int rc;
+
+    if (in->s->module->prepare == NULL)
+        return failure(in, "this network function has nothing to reload");
+    if (in->reloading || in->config_before != NULL)
+        return failure(in, "another reload is under way");
+    in->reloading = true;
+    rc = run_helper(&helper);
+    if (rc == -ECANCELED) {
+        prepare_dispose(in->s, p.config);
+        answer = failure(in, "the instance is ending");
+    } else if (rc < 0) {
+        answer = failure(in, p.why[0] != '\0' ? p.why : strerror(-rc));
+    } else {
+        answer = swap(in, &p, began);
+    }
+    prepared_free(&p);
+    in->reloading = false;
+    return answer;
+}
