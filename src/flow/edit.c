@@ -213,7 +213,7 @@ void edit_enter(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p)
             w->flags |= WAY_ACKED;
         }
     }
-    if (w->map.first == NULL && w->map.shift_end == 0)
+    if (!w->map.edited)
         return;
     if (!e->replay)
         map_ack(p, &w->map, edit_in, in_left);
@@ -275,6 +275,8 @@ static void note_left(struct edit_way *w, uint32_t end)
     if ((w->flags & WAY_LEFT) == 0 || seq_diff(end, w->left) > 0)
         w->left = end;
     w->flags |= WAY_LEFT;
+    if ((w->flags & WAY_ACKED) && seq_diff(w->left, w->acked) > EDIT_FAR)
+        w->flags &= (uint8_t)~WAY_ACKED;
 }
 
 /* An acknowledgment in the receiver's name, to the sender of what goes to `side`: of what `side` has acknowledged, and,
@@ -524,7 +526,7 @@ void edit_leave(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p, 
 
     if (!taken)
         edit_commit(&w->map);
-    if (e->replay && (flags & RTE_TCP_ACK_FLAG) && !edit_is_plain(&back->map))
+    if (e->replay && (flags & RTE_TCP_ACK_FLAG) && back->map.edited)
         map_ack(p, &back->map, edit_out, edit_out);
     note_head(w, p, h, to, back->scale);
     if (from == end && !fin) {
@@ -533,11 +535,12 @@ void edit_leave(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p, 
     }
     if (!choose(f, side, p, &part, &source))
         return;
-    if (!edit_is_plain(&w->map) && (w->flags & WAY_ACKED)) {
-        /* What the receiver has got is not said again: the edits that stood there may be forgotten. */
-        uint32_t got = edit_in(&w->map, w->acked);
-        if (seq_diff(got, part.from) > 0)
-            part.from = seq_diff(got, part.end) < 0 ? got : part.end;
+    if (w->map.edited) {
+        /* Of what is old its edits may be forgotten, and its receiver has got it. */
+        if (w->flags & WAY_LEFT)
+            edit_trim(&w->map, &e->edit_pool, w->left - EDIT_FAR);
+        if (seq_diff(w->map.known, part.from) > 0)
+            part.from = seq_diff(w->map.known, part.end) < 0 ? w->map.known : part.end;
     }
     bool behind = w->map.last == NULL || seq_diff(part.from, w->map.last->seq + w->map.last->removed) >= 0;
     bool same = part.from == from && part.end == end && part.fin == fin && (flags & RTE_TCP_URG_FLAG) == 0;

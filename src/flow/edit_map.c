@@ -234,6 +234,10 @@ int edit_add(struct edit_map *m, struct edit_pool *pool, const struct edit_windo
 
 static void join(struct edit_map *m, struct edit *x)
 {
+    if (!m->edited) {
+        m->edited = true;
+        m->known = x->seq - EDIT_FAR;
+    }
     *(m->last != NULL ? &m->last->next : &m->first) = x;
     for (; x != NULL; x = x->next) {
         m->shift_end += x->len - x->removed;
@@ -283,11 +287,14 @@ void edit_trim(struct edit_map *m, struct edit_pool *pool, uint32_t ack)
 
     while ((x = m->first) != NULL && seq_diff(ack, x->seq + m->shift + x->len) >= 0) {
         m->shift += x->len - x->removed;
+        m->known = end_of(x);
         m->first = x->next;
         if (x->next == NULL)
             m->last = NULL;
         edit_put(m, pool, x);
     }
+    if (m->edited && seq_diff(ack - m->shift, m->known) > EDIT_FAR)
+        m->known = ack - m->shift - EDIT_FAR;
 }
 
 /* ---- numbers ---- */
@@ -295,6 +302,8 @@ uint32_t edit_out(const struct edit_map *m, uint32_t seq)
 {
     uint32_t shift = m->shift;
 
+    if (m->edited && seq_diff(seq, m->known) < 0)
+        return m->known + m->shift - 1;
     if (m->last == NULL || seq_diff(seq, end_of(m->last)) >= 0)
         return seq + m->shift_end;
     for (const struct edit *x = m->first; x != NULL && seq_diff(seq, x->seq) >= 0; x = x->next) {
@@ -305,10 +314,17 @@ uint32_t edit_out(const struct edit_map *m, uint32_t seq)
     return seq + shift;
 }
 
+static bool is_old(const struct edit_map *m, uint32_t seq)
+{
+    return m->edited && seq_diff(seq, m->known + m->shift) < 0;
+}
+
 uint32_t edit_in(const struct edit_map *m, uint32_t seq)
 {
     uint32_t shift = m->shift;
 
+    if (is_old(m, seq))
+        return m->known;
     for (const struct edit *x = m->first; x != NULL; x = x->next) {
         uint32_t out = x->seq + shift;
         if (seq_diff(seq, out + x->len) < 0)
@@ -322,6 +338,8 @@ uint32_t edit_in_left(const struct edit_map *m, uint32_t seq)
 {
     uint32_t shift = m->shift;
 
+    if (is_old(m, seq))
+        return m->known;
     for (const struct edit *x = m->first; x != NULL; x = x->next) {
         uint32_t out = x->seq + shift;
         if (seq_diff(seq, out) <= 0)

@@ -8,8 +8,9 @@
  * replaces nothing: its owner sends it again himself.
  *
  * Edits of the event under way are first collected (adding), and count only when they are committed. An edit is
- * forgotten when the receiver has acknowledged what stands in it. Memory comes in blocks of one size out of a region
- * that all maps of an engine share. One owner thread.
+ * forgotten when the receiver has acknowledged what stands in it. From there on (known) every number is mapped exactly;
+ * what lies before it has been acknowledged, and no number of it is needed any more but to tell that it is old.
+ * Memory comes in blocks of one size out of a region that all maps of an engine share. One owner thread.
  */
 #pragma once
 #include <stdbool.h>
@@ -17,6 +18,9 @@
 #include <stdint.h>
 
 enum { EDIT_BLOCK = 256, EDIT_HERE = EDIT_BLOCK - 40, EDIT_MORE = EDIT_BLOCK - 8 };
+
+/* No window is larger (RFC 7323): what lies further behind nobody asks for, and numbers must not come round to it. */
+enum { EDIT_FAR = 1 << 30 };
 
 struct edit_block {
     struct edit_block *next;
@@ -48,6 +52,8 @@ struct edit_map {
     uint32_t shift;     /* receiver's number less the sender's, before the first edit */
     uint32_t shift_end; /* behind the last one */
     uint32_t bytes;     /* in edits, those that are added included */
+    uint32_t known;     /* sender's number: behind all that was forgotten */
+    bool edited;        /* there was an edit, if only one that has been forgotten; else known says nothing */
 };
 
 /* Reserves the region; its pages are taken as they are used. -ENOMEM. */
@@ -80,11 +86,12 @@ void edit_clear(struct edit_map *m, struct edit_pool *pool);
 /* Forgets the edits whose receiver has acknowledged everything before ack. */
 void edit_trim(struct edit_map *m, struct edit_pool *pool, uint32_t ack);
 
-/* The receiver's number for the sender's seq; within replaced bytes that of their beginning. */
+/* The receiver's number for the sender's seq; within replaced bytes that of their beginning, and before what is known
+ * the one before that. */
 uint32_t edit_out(const struct edit_map *m, uint32_t seq);
 
 /* The sender's number for the receiver's: that of the first byte which is not there in full. What was removed right
- * before it counts as there. */
+ * before it counts as there, and so does all before what is known. */
 uint32_t edit_in(const struct edit_map *m, uint32_t seq);
 
 /* The same for the left edge of a block: the first byte that is in it in full. */
@@ -93,6 +100,7 @@ uint32_t edit_in_left(const struct edit_map *m, uint32_t seq);
 /* The longest run of the edit's bytes from `off`, of at most len - off, that lie in one piece. */
 size_t edit_piece(const struct edit *x, uint32_t off, const uint8_t **at);
 
+/* Every number is the same on both sides. What was replaced may still be old, and unknown. */
 static inline bool edit_is_plain(const struct edit_map *m)
 {
     return m->first == NULL && m->shift_end == 0;

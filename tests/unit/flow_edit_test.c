@@ -118,9 +118,36 @@ static void replace_body(void)
     check_eq(ack_of(0), 104);
     server_acks(125);
     check_eq(ack_of(0), 117);
-    /* Old bytes do not leave again: the receiver is asked for what it has. */
-    client(101, "go ahead now");
+    /* What was edited is forgotten, and does not leave again: the receiver is asked for what it has. */
+    client(101, "go ahead");
     check_out(0, 124, "");
+    client(101, "go ahead now");
+    check_out(0, 117, " now");
+    /* Acknowledgments that newer ones have overtaken: exact as far as the map goes, and never before that. */
+    server_acks(118);
+    check_eq(ack_of(0), 110);
+    server_acks(105);
+    check_eq(ack_of(0), 109);
+    /* A keep-alive still asks. */
+    client(108, "");
+    check_out(0, 116, "");
+}
+
+/* Edits whose sizes add up to nothing leave numbers as they are; bytes that are old must still not leave as they came. */
+static void same_size_body(void)
+{
+    lab_handshake(path, 100, 500);
+    order[0] = (struct edit_order){ 0, 6, "******" };
+    n_orders = 1;
+    client(101, "secret");
+    check_out(0, 101, "******");
+    server_acks(107);
+    check_eq(ack_of(0), 107);
+    client(101, "secret");
+    check_eq(lab.n_out, 1);
+    check_out(0, 106, "");
+    client(105, "etc.");
+    check_out(0, 107, "c.");
 }
 
 static void removed_body(void)
@@ -297,6 +324,7 @@ static void run_case(bool udp, void (*body)(void))
         run_case(udp, name##_body); \
     }
 CASE(replace, false)
+CASE(same_size, false)
 CASE(removed, false)
 CASE(dropped, false)
 CASE(hole, false)
@@ -315,9 +343,9 @@ static void refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replace), cmocka_unit_test(removed),  cmocka_unit_test(dropped),
-        cmocka_unit_test(hole),    cmocka_unit_test(refused),  cmocka_unit_test(inject),
-        cmocka_unit_test(took),    cmocka_unit_test(datagram), cmocka_unit_test(headers),
+        cmocka_unit_test(replace),  cmocka_unit_test(same_size), cmocka_unit_test(removed), cmocka_unit_test(dropped),
+        cmocka_unit_test(hole),     cmocka_unit_test(refused),   cmocka_unit_test(inject),  cmocka_unit_test(took),
+        cmocka_unit_test(datagram), cmocka_unit_test(headers),
     };
     return cmocka_run_group_tests(tests, lab_setup, lab_teardown);
 }
