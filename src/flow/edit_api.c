@@ -148,7 +148,7 @@ static int can_speak(const struct nst_flow *f, enum nst_side side)
 {
     if ((f->flags & FLOW_EDITED) == 0 || (f->engine->edits & 1 << side) == 0)
         return -EOPNOTSUPP;
-    uint8_t flags = edit_of(f)->way[side].flags;
+    uint16_t flags = edit_of(f)->way[side].flags;
     if (flags & WAY_BAD)
         return -EOPNOTSUPP;
     return (flags & WAY_HEAD) && (flags & WAY_LEFT) ? 0 : -EAGAIN;
@@ -169,7 +169,7 @@ int nst_flow_inject(struct nst_flow *f, enum nst_side side, const void *bytes, s
         return 0;
     rc = refused(f, edit_add_loose(&edit_of(f)->way[side].map, &f->engine->edit_pool, place.next, bytes, len));
     if (rc == 0)
-        edit_send_loose(f, side);
+        made_loose(f, side);
     return rc;
 }
 

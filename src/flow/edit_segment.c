@@ -95,6 +95,7 @@ void segments_like(struct edit_segments *s, struct nst_engine *e, struct nst_por
         .family = p->h.family,
         .seq = seq,
         .next = seq,
+        .most = UINT32_MAX,
     };
     /* In a capture a checksum may have been the device's business. */
     s->wrong = !e->replay && tcp_sum(m, p->h.l3, p->h.l4, p->h.family, len) != 0xffff;
@@ -178,24 +179,45 @@ static void close_segment(struct edit_segments *s, bool last, bool fin)
     port_tx(s->to, m);
 }
 
-void segments_bytes(struct edit_segments *s, const uint8_t *bytes, size_t len)
+size_t segments_bytes(struct edit_segments *s, const uint8_t *bytes, size_t len)
 {
-    while (len > 0 && !s->failed) {
-        if (s->m != NULL && s->room == 0)
+    size_t left = len;
+
+    while (left > 0 && !segments_full(s)) {
+        if (s->m != NULL && s->room == 0) {
             close_segment(s, false, false);
+            continue;
+        }
         if (s->m == NULL && !open_segment(s))
-            return;
-        size_t n = len < s->room ? len : s->room;
+            break;
+        size_t n = left < s->room ? left : s->room;
+        if (s->bounded && n > s->edge - s->next)
+            n = s->edge - s->next;
         memcpy(rte_pktmbuf_append(s->m, (uint16_t)n), bytes, n);
         bytes += n;
-        len -= n;
+        left -= n;
         s->room -= (uint32_t)n;
         s->next += (uint32_t)n;
     }
+    return len - left;
+}
+
+/* An edit's bytes from `off` on. False: not all of them. */
+static bool add_edit(struct edit_segments *s, const struct edit *x, uint32_t off)
+{
+    const uint8_t *at;
+
+    while (off < x->len) {
+        size_t n = edit_piece(x, off, &at), done = segments_bytes(s, at, n);
+        off += (uint32_t)done;
+        if (done < n)
+            return false;
+    }
+    return true;
 }
 
 uint32_t segments_stream(struct edit_segments *s, const struct edit_map *map, struct edit_source *source, uint32_t from,
-                         uint32_t end, unsigned most)
+                         uint32_t skip, uint32_t end)
 {
     const struct edit *x = map->first;
     const uint8_t *at;
@@ -204,23 +226,20 @@ uint32_t segments_stream(struct edit_segments *s, const struct edit_map *map, st
         x = NULL;
     while (x != NULL && seq_diff(from, x->seq + x->removed) >= 0)
         x = x->next;
-    while (seq_diff(from, end) < 0 && !s->failed && s->n < most) {
+    while (seq_diff(from, end) < 0) {
         if (x != NULL && seq_diff(x->seq, from) <= 0) {
-            for (uint32_t off = 0; off < x->len;) {
-                size_t n = edit_piece(x, off, &at);
-                segments_bytes(s, at, n);
-                off += (uint32_t)n;
-            }
+            if (!add_edit(s, x, skip))
+                return x->seq;
+            skip = 0;
             from = x->seq + x->removed;
             x = x->next;
             continue;
         }
         uint32_t stop = x != NULL && seq_diff(x->seq, end) < 0 ? x->seq : end;
-        uint32_t n = source_piece(source, from, stop - from, &at);
-        if (n == 0)
-            return from;
-        segments_bytes(s, at, n);
-        from += n;
+        uint32_t n = source_piece(source, from, stop - from, &at), done = (uint32_t)segments_bytes(s, at, n);
+        from += done;
+        if (n == 0 || done < n)
+            break;
     }
     return from;
 }
@@ -271,6 +290,7 @@ uint8_t *segments_made(struct edit_segments *s, struct nst_flow *f, enum nst_sid
         .family = (uint8_t)(buffer[w->l3] >> 4),
         .seq = seq,
         .next = seq,
+        .most = UINT32_MAX,
     };
     set_limit(s, w->mss);
     return o;

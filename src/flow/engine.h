@@ -291,6 +291,9 @@ struct tcp_place {
     bool ends;                 /* a FIN is known to stand right behind the fresh bytes */
 };
 bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out);
+/* An acknowledgment with this header went to the other end in the name of this one. */
+struct rte_tcp_hdr;
+void tcp_told(struct nst_flow *f, enum nst_side side, const struct rte_tcp_hdr *h);
 
 /* ---- udp.c ---- */
 /* The datagram was changed: its bytes are handed out from the beginning. */

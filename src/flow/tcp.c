@@ -313,6 +313,16 @@ static void sent_options(struct tcp_end *t, struct nst_engine *e, const struct r
     }
 }
 
+/* How far this end has taken its stream, and how much more it would take. */
+static inline void acknowledged(struct tcp_end *t, struct nst_engine *e, enum nst_side side,
+                                const struct rte_tcp_hdr *h, uint32_t ack)
+{
+    if (seq_diff(ack, t->acked) > 0)
+        tcp_acknowledged(t, e, side, ack);
+    if (e->strict[side] && (t->flags & TCP_CONFIRMED) && !t->picked)
+        tcp_window(t, h, ack);
+}
+
 static nst_events sent(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p)
 {
     struct nst_engine *e = f->engine;
@@ -337,10 +347,7 @@ static nst_events sent(struct tcp_end *t, struct nst_flow *f, enum nst_side side
         t->heard = 1;
         if (h->data_off > 5 << 4)
             sent_options(t, e, h);
-        if (seq_diff(ack, t->acked) > 0)
-            tcp_acknowledged(t, e, side, ack);
-        if (e->strict[side] && (t->flags & TCP_CONFIRMED) && !t->picked)
-            tcp_window(t, h, ack);
+        acknowledged(t, e, side, h, ack);
     }
     return 0;
 }
@@ -534,6 +541,14 @@ bool tcp_may_begin_anew(const struct nst_flow *f, enum nst_side side, const stru
 
     return t == NULL || !t->waits || seq_diff(rte_be_to_cpu_32(h->sent_seq), next_seq(t) + 1) > 0 ||
            ((t->flags & TCP_STAMPED) && tcp_stamps(h, &stamp, &echo) && seq_diff(stamp, t->stamp) > 0);
+}
+
+void tcp_told(struct nst_flow *f, enum nst_side side, const struct rte_tcp_hdr *h)
+{
+    struct tcp_end *t = end_of(f, side);
+
+    if (t != NULL && (t->flags & TCP_SYNCED))
+        acknowledged(t, f->engine, side, h, rte_be_to_cpu_32(h->recv_ack));
 }
 
 bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out)

@@ -51,6 +51,7 @@ static struct stream_sim {
     bool have[EDITED_MAX + 1]; /* the last is the FIN */
     uint32_t got;              /* in order */
     uint32_t top;              /* behind the last byte that came */
+    uint32_t offer;            /* the window: what is beyond it is not taken */
     unsigned unacked;
 } streams[2];
 
@@ -64,6 +65,8 @@ static struct wire {
 
 static struct conditions {
     unsigned loss, repeat, drop; /* of 1000 */
+    unsigned turn;               /* one in so many comes out of turn */
+    unsigned old;                /* one in so many repeats is of what was acknowledged long ago; 0: none */
     bool sack, times, six, pending;
 } now;
 static struct lab_path path;
@@ -113,6 +116,7 @@ static void plan_stream(struct stream_sim *s)
     s->isn = below(2) != 0 ? 0u - below(30000) : below(UINT32_MAX);
     s->una = s->next = 0;
     s->window = 2000 + below(40000);
+    s->offer = below(3) ? 0xffff : 2000 + below(20000);
     s->mss = 500 + below(961);
     memset(s->have, 0, sizeof s->have);
     s->got = s->top = 0;
@@ -193,7 +197,8 @@ static unsigned make_frame(uint8_t *frame, unsigned dir, uint8_t flags, uint32_t
                              .recv_ack = rte_cpu_to_be_32(ack),
                              .data_off = (uint8_t)((20 + n) / 4 << 4),
                              .tcp_flags = flags,
-                             .rx_win = 0xffff };
+                             .rx_win =
+                                 rte_cpu_to_be_16((uint16_t)streams[dir == C2S ? NST_CLIENT : NST_SERVER].offer) };
     memcpy(frame + at, &h, 20);
     memcpy(frame + at + 20, options, n);
     if (len != 0)
@@ -264,12 +269,15 @@ static void sender(unsigned to)
 
     if (s->una > s->len)
         return;
-    if (s->next <= s->len && s->next - s->una < s->window && below(10) != 0) {
+    uint32_t window = s->window < s->offer ? s->window : s->offer;
+    if (s->next <= s->len && s->next - s->una < window && below(10) != 0) {
         uint32_t len = 1 + below(most), left = s->len - s->next;
         len = len < left ? len : left;
         send_part(to, s->next, len, s->next + len == s->len && below(2));
     } else if (s->next > s->una && below(12) == 0) { /* again, cut anew */
         uint32_t from = below(3) ? s->una : s->una + below(s->next - s->una), len = below(most + 1);
+        if (now.old != 0 && below(now.old) == 0) /* or as a keep-alive does */
+            from = below(2) ? below(s->una + 1) : s->una != 0 && s->una <= s->len ? s->una - 1 : s->una;
         uint32_t end = s->next < s->len ? s->next : s->len;
         if (from > end)
             from = end;
@@ -348,6 +356,7 @@ static void hear(unsigned side, const uint8_t *frame, unsigned len)
         /* A number before what is expected wants an answer; and one that was never sent is wrong. */
         if ((int32_t)(from - in->got) < 0)
             in->unacked++;
+        check((int32_t)from <= (int32_t)in->edited_len + 1);
         return;
     }
     check(from <= in->edited_len && payload <= in->edited_len - from);
@@ -355,6 +364,13 @@ static void hear(unsigned side, const uint8_t *frame, unsigned len)
         return;
     if (memcmp((const uint8_t *)h + head, in->edited + from, payload) != 0)
         check(!"the bytes are the edited stream's");
+    uint32_t room = in->got + in->offer - from;
+    if ((int32_t)room < 0)
+        room = 0;
+    if (payload + fin > room) {
+        payload = room < payload ? room : payload;
+        fin = false;
+    }
     memset(in->have + from, 1, payload);
     if (fin) {
         check_eq(from + payload, in->edited_len);
@@ -374,7 +390,7 @@ static bool take(unsigned wire, uint8_t *frame, unsigned *len)
 
     if (w->n == 0)
         return false;
-    unsigned i = below(20) == 0 ? below(w->n) : 0; /* out of turn now and then */
+    unsigned i = below(now.turn) == 0 ? below(w->n) : 0; /* out of turn now and then */
     *len = w->at[i].len;
     memcpy(frame, w->at[i].frame, *len);
     w->n--;
@@ -439,6 +455,8 @@ static void body(void)
         now = (struct conditions){ .loss = below(3) ? below(80) : 0,
                                    .repeat = below(40),
                                    .drop = below(3) ? 0 : below(60),
+                                   .turn = below(2) ? 20 : 2 + below(20),
+                                   .old = below(2) ? 0 : 1 + below(8),
                                    .sack = below(2),
                                    .times = below(2),
                                    .six = below(2),
@@ -464,14 +482,14 @@ static void body(void)
         lab_clear();
         if (lab.failures != 0) {
             fprintf(stderr,
-                    "connection %u began with NST_SEED=%llu; loss %u repeat %u drop %u sack %d times %d six %d pending "
-                    "%d\n",
-                    connection, (unsigned long long)seed, now.loss, now.repeat, now.drop, now.sack, now.times, now.six,
-                    now.pending);
+                    "connection %u began with NST_SEED=%llu; loss %u repeat %u drop %u turn %u old %u sack %d times %d "
+                    "six %d pending %d\n",
+                    connection, (unsigned long long)seed, now.loss, now.repeat, now.drop, now.turn, now.old, now.sack,
+                    now.times, now.six, now.pending);
             for (unsigned side = 0; side < 2; side++) {
                 const struct stream_sim *s = &streams[side];
-                fprintf(stderr, "  to %u: %u bytes, %u edited by %u plans; una %u next %u got %u top %u\n", side,
-                        s->len, s->edited_len, s->n_plans, s->una, s->next, s->got, s->top);
+                fprintf(stderr, "  to %u: %u bytes, %u edited by %u plans; una %u next %u got %u top %u offer %u\n",
+                        side, s->len, s->edited_len, s->n_plans, s->una, s->next, s->got, s->top, s->offer);
             }
         }
     }
