@@ -1,91 +1,99 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes that a Redis server might send, in pieces of any size, as answers to requests of any kind. The first eight
- * bytes of the input choose requests and sizes, the rest is what the server says. This file stands in for redis.c. */
+/* Bytes that a Redis server might send, in pieces of any size, as answers to requests of any kind, with messages that
+ * nobody asked for between them. The first eight bytes of the input choose requests and sizes, the rest is what the
+ * server says. This file stands in for redis.c and redis_link.c. */
 #include "store/redis.h"
 #include <stdlib.h>
-#include <string.h>
 
-enum { RING = 16, CAP = 24 };
+enum { REQUESTS = 8, CAP = 24 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-struct redis_request *redis_begin(struct redis_store *s, struct nst_future *f, enum redis_op op, size_t bytes)
-{
-    struct redis_request *r = &s->ring[s->tail++ & s->ring_mask];
-
-    *r = (struct redis_request){ .store = s, .f = f, .op = op };
-    return r;
-}
-
-void redis_begin_setup(struct redis_store *s)
+void redis_log(struct redis_store *s, enum nst_log_level level, const char *name, const char *fmt, ...)
 {
 }
 
-bool redis_reserve(struct redis_store *s, size_t bytes)
+void store_changed(struct nst_store *s, struct nst_slice key)
 {
-    return false;
+    static volatile uint8_t last;
+
+    for (size_t i = 0; i < key.len; i++)
+        last = ((const uint8_t *)key.p)[i];
+    (void)last;
 }
 
-void redis_log(struct redis_store *s, enum nst_log_level level, const char *fmt, ...)
+struct redis_record *redis_begin_own(struct redis_link *l, enum redis_own_op op, size_t bytes)
+{
+    return NULL;
+}
+
+void redis_commit(struct redis_link *l, struct redis_record *r, const char *p)
 {
 }
 
-bool redis_answered(struct redis_store *s)
+/* One whole answer. */
+static bool answer(struct redis_link *l, struct redis_record *r, const char *bytes, size_t len)
 {
-    const struct redis_request *r = &s->ring[s->head++ & s->ring_mask];
+    const char *bad = NULL;
+    int rc = 0;
 
-    if (s->head > s->tail)
-        abort(); /* an answer without a request */
-    if (s->answer > 0 && (r->op != OP_GET || s->answer > CAP))
+    if (resp_skip(bytes) != bytes + len)
+        abort(); /* two ways of finding its end */
+    if (*bytes == '>')
+        return redis_push(l, bytes);
+    if (redis_answer(l, r, bytes, &rc, &bad) == REDIS_DONE && (bad != NULL) != (rc == -EPROTO))
         abort();
-    return true;
+    if (rc > 0 && r->op != STORE_GET && r->op != STORE_OWN && r->op != STORE_SCAN)
+        abort();
+    if (rc > CAP)
+        abort();
+    return bad == NULL;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct redis_store s;
-    struct nst_future futures[8];
-    void *memory[8];
+    struct redis_link l = { .store = &s };
+    struct redis_record records[REQUESTS];
+    struct nst_future future;
+    void *memory[REQUESTS];
+    char *bytes;
+    size_t len = 0, next = 0;
     uint32_t step;
 
-    if (size < 8)
+    if (size < REQUESTS)
         return 0;
-    memset(&s, 0, sizeof s);
-    s.ring = calloc(RING, sizeof *s.ring);
-    s.ring_mask = RING - 1;
-    s.reader = redis_reader_open(&s);
-    for (int i = 0; i < 8; i++) {
-        struct redis_request *r = redis_begin(&s, data[i] & 8 ? NULL : &futures[i], data[i] % 8, 0);
-        memory[i] = malloc(r->op == OP_GET ? CAP + sizeof(uint64_t) : sizeof(uint64_t));
-        if (r->op == OP_GET || r->op == OP_INCR)
-            r->version = memory[i];
-        if (r->op == OP_GET) {
-            r->val = (char *)memory[i] + sizeof(uint64_t);
-            r->cap = CAP;
-        }
+    for (int i = 0; i < REQUESTS; i++) {
+        memory[i] = calloc(1, CAP + sizeof(struct nst_scan));
+        records[i] = (struct redis_record){ .link = &l, .f = data[i] & 32 ? NULL : &future, .cap = CAP };
+        records[i].op = data[i] % 32 % (REDIS_TOPOLOGY + 1);
+        records[i].script = records[i].op == STORE_OWN ? SCRIPT_OWN : SCRIPT_NONE;
+        records[i].out = memory[i];
+        records[i].scan = (struct nst_scan *)((char *)memory[i] + CAP);
     }
     step = data[0] ^ (uint32_t)data[1] << 8;
-    data += 8;
-    size -= 8;
-    while (size > 0) {
-        size_t n = step % 64 == 0 ? size : 1 + step % 64 % size;
-        char *piece = malloc(n);
-        int rc;
-        memcpy(piece, data, n);
-        rc = redis_read(&s, piece, n);
-        free(piece);
-        if (rc < 0) {
-            if (s.bad == NULL || s.bad[0] == 0)
-                abort();
-            break;
-        }
-        data += n;
-        size -= n;
+    data += REQUESTS;
+    size -= REQUESTS;
+    while (len < size && next < REQUESTS) {
+        const char *bad = NULL;
+        ssize_t n;
+        len += step % 64 == 0 ? size - len : 1 + step % 64 % (size - len);
         step = step * 1664525 + 1013904223;
+        bytes = malloc(len); /* so that the sanitizer sees each byte beyond it */
+        memcpy(bytes, data, len);
+        n = resp_measure(bytes, len, 4096, &bad);
+        if (n < 0 && bad == NULL)
+            abort();
+        if (n > 0 && !answer(&l, &records[next++], bytes, (size_t)n))
+            n = -EPROTO;
+        free(bytes);
+        if (n < 0)
+            break;
+        data += n;
+        size -= (size_t)n;
+        len -= (size_t)n;
     }
-    redisReaderFree(s.reader);
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < REQUESTS; i++)
         free(memory[i]);
-    free(s.ring);
     return 0;
 }

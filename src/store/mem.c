@@ -6,6 +6,7 @@
  * does two buckets' worth. So dead entries never outnumber the live ones for long. At the memory limit a write
  * sweeps more before it gives up.
  */
+#include "store/mem_pool.h"
 #include "store/siphash.h"
 #include "store/store.h"
 #include <stdlib.h>
@@ -16,20 +17,24 @@ enum {
     MOVE_PER_REQUEST = 4, /* buckets, while growing: done long before the next growth */
     SWEEP_PER_INSERT = 2,
     SWEEP_AT_LIMIT = 256,
+    SCAN_PER_REQUEST = 1024,
     MALLOC_OVERHEAD = 16,
 };
+
+enum kind { VALUE, COUNTER, OWNED, OWNED_EMPTY, POOL };
 
 struct entry {
     struct entry *next;
     nst_time until;
     union {
-        uint64_t version;
+        uint64_t version; /* or the owner's token */
         int64_t count;
+        struct mem_pool *pool;
     };
     uint64_t hash;
     uint32_t val_len, room; /* room: bytes for the value */
     uint16_t key_len;
-    bool counter;
+    uint8_t kind;
     uint8_t bytes[]; /* the key, then the value */
 };
 
@@ -44,7 +49,7 @@ struct mem_store {
     size_t moved;          /* buckets of old that are empty now */
     size_t sweep;          /* next bucket of now to look through */
     size_t entries, used, limit;
-    uint64_t version;
+    uint64_t version; /* the last one given, also as token and ticket */
     uint64_t key[2];
 };
 
@@ -63,14 +68,34 @@ static uint8_t *value_of(struct entry *e)
     return e->bytes + e->key_len;
 }
 
+static void free_pool(struct mem_store *m, struct entry *e)
+{
+    if (e->kind == POOL) {
+        m->used -= sizeof *e->pool + mem_pool_bytes(e->pool);
+        mem_pool_free(e->pool);
+        free(e->pool);
+    }
+}
+
 static void drop(struct mem_store *m, struct entry **at)
 {
     struct entry *e = *at;
 
     *at = e->next;
+    free_pool(m, e);
     m->used -= cost(e);
     m->entries--;
     free(e);
+}
+
+/* Drops what has expired. */
+static void gone(struct mem_store *m, struct entry **at)
+{
+    struct entry *e = *at;
+
+    if (__builtin_expect(m->base.listeners != NULL, 0))
+        store_changed(&m->base, (struct nst_slice){ e->bytes, e->key_len });
+    drop(m, at);
 }
 
 static void move_some(struct mem_store *m)
@@ -81,7 +106,7 @@ static void move_some(struct mem_store *m)
         struct entry **at = &m->old.head[m->moved], *e;
         while ((e = *at) != NULL) {
             if (e->until <= now) {
-                drop(m, at);
+                gone(m, at);
                 continue;
             }
             struct entry **to = &m->now.head[e->hash & (m->now.buckets - 1)];
@@ -120,7 +145,7 @@ static void sweep(struct mem_store *m, int buckets)
         struct entry **at = &m->now.head[m->sweep];
         while (*at != NULL) {
             if ((*at)->until <= now)
-                drop(m, at);
+                gone(m, at);
             else
                 at = &(*at)->next;
         }
@@ -144,7 +169,7 @@ static struct entry **find(struct mem_store *m, struct nst_slice key, uint64_t h
         if (e->hash == hash && e->key_len == key.len && (key.len == 0 || memcmp(e->bytes, key.p, key.len) == 0)) {
             if (e->until > nst_now())
                 break;
-            drop(m, at);
+            gone(m, at);
             while (*at != NULL)
                 at = &(*at)->next;
             break;
@@ -179,6 +204,7 @@ static struct entry *make(struct mem_store *m, struct nst_slice key, uint64_t ha
     sweep(m, SWEEP_PER_INSERT);
     if (!room_for(m, size + MALLOC_OVERHEAD) || (e = malloc(size)) == NULL)
         return NULL;
+    e->kind = VALUE;
     e->hash = hash;
     e->key_len = (uint16_t)key.len;
     e->room = (uint32_t)room;
@@ -194,120 +220,280 @@ static struct entry *make(struct mem_store *m, struct nst_slice key, uint64_t ha
     return e;
 }
 
-static int write_value(struct mem_store *m, struct entry *e, struct nst_slice key, uint64_t hash, struct nst_slice val,
-                       nst_time ttl)
+static int write_value(struct mem_store *m, struct entry *e, enum kind kind, const struct store_request *rq,
+                       uint64_t hash)
 {
     /* An entry is used again when the value fits and does not leave most of a large room empty. */
-    if (e == NULL || val.len > e->room || (e->room > 512 && val.len < e->room / 4)) {
-        e = make(m, key, hash, val.len);
+    if (e == NULL || rq->val.len > e->room || (e->room > 512 && rq->val.len < e->room / 4)) {
+        e = make(m, rq->key, hash, rq->val.len);
         if (e == NULL)
             return -ENOSPC;
+    } else {
+        free_pool(m, e);
     }
-    e->counter = false;
-    e->version = ++m->version;
-    e->val_len = (uint32_t)val.len;
-    e->until = expiry(ttl);
-    if (val.len != 0)
-        memcpy(value_of(e), val.p, val.len);
+    e->kind = (uint8_t)kind;
+    e->version = kind == OWNED ? rq->token : ++m->version;
+    e->val_len = (uint32_t)rq->val.len;
+    e->until = expiry(rq->ttl);
+    if (rq->val.len != 0)
+        memcpy(value_of(e), rq->val.p, rq->val.len);
     return 0;
 }
 
-static int get(struct mem_store *m, struct nst_slice key, void *val, size_t cap, uint64_t *version)
+static int read_value(struct entry *e, const struct store_request *rq)
 {
-    struct entry *e = *find(m, key, sip_hash(m->key, key.p, key.len));
-
-    if (e == NULL)
+    if (e->kind == OWNED_EMPTY)
         return -ENOENT;
-    if (e->counter)
-        return -EIO;
-    if (e->val_len > cap)
+    if (e->val_len > rq->cap)
         return -EMSGSIZE;
     if (e->val_len != 0)
-        memcpy(val, value_of(e), e->val_len);
-    if (version != NULL)
-        *version = e->version;
+        memcpy(rq->out, value_of(e), e->val_len);
     return (int)e->val_len;
 }
 
-static int incr(struct mem_store *m, struct nst_slice key, int64_t by, int64_t *out, nst_time ttl)
+static int get(struct entry *e, const struct store_request *rq)
 {
-    uint64_t hash = sip_hash(m->key, key.p, key.len);
-    struct entry *e = *find(m, key, hash);
+    int rc;
+
+    if (e == NULL)
+        return -ENOENT;
+    if (e->kind == COUNTER || e->kind == POOL)
+        return -EIO;
+    rc = read_value(e, rq);
+    if (rc >= 0 && rq->number != NULL)
+        *rq->number = e->version;
+    return rc;
+}
+
+static int incr(struct mem_store *m, struct entry *e, const struct store_request *rq, uint64_t hash)
+{
     int64_t count;
 
-    if (e != NULL && !e->counter)
+    if (e != NULL && e->kind != COUNTER)
         return -EINVAL;
-    if (__builtin_add_overflow(e != NULL ? e->count : 0, by, &count))
+    if (__builtin_add_overflow(e != NULL ? e->count : 0, rq->by, &count))
         return -EIO; /* as a server answers */
     if (e == NULL) {
-        e = make(m, key, hash, 0);
+        e = make(m, rq->key, hash, 0);
         if (e == NULL)
             return -ENOSPC;
-        e->counter = true;
+        e->kind = COUNTER;
         e->val_len = 0;
         e->until = NST_NEVER;
     }
     e->count = count;
-    if (ttl != 0)
-        e->until = expiry(ttl);
-    if (out != NULL)
-        *out = count;
+    if (rq->ttl != 0)
+        e->until = expiry(rq->ttl);
+    if (rq->count != NULL)
+        *rq->count = count;
     return 0;
 }
 
-static void answer(struct nst_store *s, struct nst_future *f, int rc)
+static int own(struct mem_store *m, struct entry *e, const struct store_request *rq, uint64_t hash)
 {
+    if (e != NULL && (e->kind == COUNTER || e->kind == POOL))
+        return -EIO;
+    if (e == NULL) {
+        e = make(m, rq->key, hash, 0);
+        if (e == NULL)
+            return -ENOSPC;
+        e->kind = OWNED_EMPTY;
+        e->val_len = 0;
+    } else if (e->kind == VALUE) {
+        e->kind = OWNED;
+    }
+    e->version = ++m->version;
+    e->until = expiry(rq->ttl);
+    *rq->number = e->version;
+    return read_value(e, rq);
+}
+
+static bool owned_by(const struct entry *e, uint64_t token)
+{
+    return e != NULL && (e->kind == OWNED || e->kind == OWNED_EMPTY) && e->version <= token;
+}
+
+/* ---- pools ---- */
+
+static int pool_take(struct mem_store *m, struct entry *e, const struct store_request *rq, uint64_t hash)
+{
+    size_t room, before;
+    int rc;
+
+    if (e != NULL && e->kind != POOL)
+        return -EIO;
+    if (e == NULL) {
+        struct mem_pool *pool = room_for(m, sizeof *pool) ? calloc(1, sizeof *pool) : NULL;
+        if (pool == NULL)
+            return -ENOSPC;
+        m->used += sizeof *pool;
+        e = make(m, rq->key, hash, 0);
+        if (e == NULL) {
+            m->used -= sizeof *pool;
+            free(pool);
+            return -ENOSPC;
+        }
+        e->kind = POOL;
+        e->pool = pool;
+        e->val_len = 0;
+        e->until = NST_NEVER;
+    }
+    before = room = m->used < m->limit ? m->limit - m->used : 0;
+    rc = mem_pool_take(e->pool, rq->value, nst_now(), expiry(rq->ttl), ++m->version, &room, rq->lease);
+    m->used += before - room;
+    return rc == -ENOMEM ? -ENOSPC : rc;
+}
+
+static int pool_set(const struct entry *e, const struct store_request *rq, nst_time free_at)
+{
+    if (e == NULL)
+        return -ESTALE;
+    return e->kind == POOL ? mem_pool_set(e->pool, rq->value, rq->token, free_at) : -EIO;
+}
+
+/* ---- scan: the buckets in the order of their reversed numbers. When the table grows, what was visited and what was not
+ *      are the same keys before and after: a bucket's keys go to buckets that follow each other in this order. ---- */
+
+static uint64_t after(uint64_t at, uint64_t mask)
+{
+    at |= ~mask;
+    for (int i = 0; i < 2; i++) {
+        at = at >> 32 | at << 32;
+        at = (at >> 16 & 0x0000ffff0000ffff) | (at & 0x0000ffff0000ffff) << 16;
+        at = (at >> 8 & 0x00ff00ff00ff00ff) | (at & 0x00ff00ff00ff00ff) << 8;
+        at = (at >> 4 & 0x0f0f0f0f0f0f0f0f) | (at & 0x0f0f0f0f0f0f0f0f) << 4;
+        at = (at >> 2 & 0x3333333333333333) | (at & 0x3333333333333333) << 2;
+        at = (at >> 1 & 0x5555555555555555) | (at & 0x5555555555555555) << 1;
+        at += i == 0;
+    }
+    return at;
+}
+
+/* Adds a bucket's keys that have the prefix; false when the page is full. */
+static bool scan_bucket(const struct entry *e, const struct store_request *rq, size_t *used, int *n)
+{
+    nst_time now = nst_now();
+
+    for (; e != NULL; e = e->next) {
+        if (e->until <= now || e->key_len < rq->key.len ||
+            (rq->key.len != 0 && memcmp(e->bytes, rq->key.p, rq->key.len) != 0))
+            continue;
+        if (!store_scan_add(rq->out, rq->cap, used, e->bytes, e->key_len))
+            return false;
+        ++*n;
+    }
+    return true;
+}
+
+static int scan(struct mem_store *m, const struct store_request *rq)
+{
+    struct nst_scan *at = rq->scan;
+    uint64_t small = (m->old.head != NULL ? m->old.buckets : m->now.buckets) - 1, large = m->now.buckets - 1;
+    size_t used = 0;
+    int n = 0;
+
+    for (int i = 0; i < SCAN_PER_REQUEST && !at->done; i++) {
+        size_t used_before = used;
+        int n_before = n;
+        uint64_t v = at->at;
+        bool fits = m->old.head == NULL || scan_bucket(m->old.head[v & small], rq, &used, &n);
+        do {
+            fits = fits && scan_bucket(m->now.head[v & large], rq, &used, &n);
+            v = after(v, large);
+        } while (v & (small ^ large));
+        if (!fits && n_before == 0)
+            return -EMSGSIZE;
+        if (!fits) {
+            used = used_before;
+            return n_before;
+        }
+        at->at = v;
+        at->done = v == 0;
+    }
+    return n;
+}
+
+/* ---- requests ---- */
+
+static int carry_out(struct mem_store *m, const struct store_request *rq, bool *changes)
+{
+    uint64_t hash = sip_hash(m->key, rq->key.p, rq->key.len);
+    struct entry **at = find(m, rq->key, hash), *e = *at;
+
+    *changes = true;
+    switch (rq->op) {
+    case STORE_GET:
+        *changes = false;
+        return get(e, rq);
+    case STORE_PUT:
+        return write_value(m, e, VALUE, rq, hash);
+    case STORE_PUT_NEW:
+    case STORE_CAS_NEW:
+        if (e != NULL)
+            return rq->op == STORE_PUT_NEW ? -EEXIST : -ESTALE;
+        return write_value(m, e, VALUE, rq, hash);
+    case STORE_CAS:
+        return e != NULL && e->kind == VALUE && e->version == rq->token ? write_value(m, e, VALUE, rq, hash) : -ESTALE;
+    case STORE_CAS_BYTES:
+        if (e == NULL || e->kind != VALUE || e->val_len != rq->other.len ||
+            (e->val_len != 0 && memcmp(value_of(e), rq->other.p, e->val_len) != 0))
+            return -ESTALE;
+        return write_value(m, e, VALUE, rq, hash);
+    case STORE_INCR:
+        return incr(m, e, rq, hash);
+    case STORE_DELETE:
+        if (e != NULL)
+            drop(m, at);
+        return e != NULL ? 0 : -ENOENT;
+    case STORE_TOUCH:
+        *changes = false;
+        if (e != NULL)
+            e->until = expiry(rq->ttl);
+        return e != NULL ? 0 : -ENOENT;
+    case STORE_OWN:
+        return own(m, e, rq, hash);
+    case STORE_PUT_OWNED:
+        return owned_by(e, rq->token) ? write_value(m, e, OWNED, rq, hash) : -ESTALE;
+    case STORE_DELETE_OWNED:
+        if (e == NULL)
+            return -ENOENT;
+        if (!owned_by(e, rq->token))
+            return -ESTALE;
+        drop(m, at);
+        return 0;
+    case STORE_POOL_TAKE:
+        return pool_take(m, e, rq, hash);
+    case STORE_POOL_KEEP:
+        return pool_set(e, rq, expiry(rq->ttl));
+    case STORE_POOL_GIVE:
+        return pool_set(e, rq, nst_now());
+    case STORE_SCAN:
+        *changes = false;
+        return scan(m, rq);
+    case STORE_PING:
+    case STORE_OPS:
+        break;
+    }
+    *changes = false;
+    return 0;
+}
+
+static void mem_start(struct nst_store *s, const struct store_request *rq, struct nst_future *f)
+{
+    bool changes;
+    int rc = carry_out(mem_of(s), rq, &changes);
+
+    if (__builtin_expect(s->listeners != NULL, 0) && changes && (rc >= 0 || rq->op == STORE_OWN))
+        store_changed(s, rq->key);
     if (rc == -ENOSPC)
         store_refuse(s, f, rc);
     else
         store_answer(s, f, rc);
 }
 
-static void mem_get(struct nst_store *s, struct nst_slice key, void *val, size_t cap, uint64_t *version,
-                    struct nst_future *f)
+static void mem_listen(struct nst_store *s, struct nst_listener *l)
 {
-    answer(s, f, get(mem_of(s), key, val, cap, version));
-}
-
-static void mem_put(struct nst_store *s, struct nst_slice key, struct nst_slice val, nst_time ttl, struct nst_future *f)
-{
-    struct mem_store *m = mem_of(s);
-    uint64_t hash = sip_hash(m->key, key.p, key.len);
-
-    answer(s, f, write_value(m, *find(m, key, hash), key, hash, val, ttl));
-}
-
-static void mem_cas(struct nst_store *s, struct nst_slice key, struct nst_slice val, uint64_t version, nst_time ttl,
-                    struct nst_future *f)
-{
-    struct mem_store *m = mem_of(s);
-    uint64_t hash = sip_hash(m->key, key.p, key.len);
-    struct entry *e = *find(m, key, hash);
-    bool same = version == 0 ? e == NULL : e != NULL && !e->counter && e->version == version;
-
-    answer(s, f, same ? write_value(m, e, key, hash, val, ttl) : -ESTALE);
-}
-
-static void mem_incr(struct nst_store *s, struct nst_slice key, int64_t by, int64_t *out, nst_time ttl,
-                     struct nst_future *f)
-{
-    answer(s, f, incr(mem_of(s), key, by, out, ttl));
-}
-
-static void mem_del(struct nst_store *s, struct nst_slice key, struct nst_future *f)
-{
-    struct mem_store *m = mem_of(s);
-    struct entry **at = find(m, key, sip_hash(m->key, key.p, key.len));
-    int rc = *at != NULL ? 0 : -ENOENT;
-
-    if (*at != NULL)
-        drop(m, at);
-    answer(s, f, rc);
-}
-
-static void mem_ping(struct nst_store *s, struct nst_future *f)
-{
-    store_answer(s, f, 0);
+    l->live = true;
 }
 
 static int mem_trouble(const struct nst_store *s)
@@ -315,11 +501,12 @@ static int mem_trouble(const struct nst_store *s)
     return 0;
 }
 
-static void free_table(struct table *t)
+static void free_table(struct mem_store *m, struct table *t)
 {
     for (size_t i = 0; i < t->buckets; i++) {
         for (struct entry *e = t->head[i], *next; e != NULL; e = next) {
             next = e->next;
+            free_pool(m, e);
             free(e);
         }
     }
@@ -330,19 +517,15 @@ static void mem_close(struct nst_store *s)
 {
     struct mem_store *m = mem_of(s);
 
-    free_table(&m->now);
-    free_table(&m->old);
+    free_table(m, &m->now);
+    free_table(m, &m->old);
     free(m);
 }
 
 static const struct store_ops mem_ops = {
-    .get = mem_get,
-    .put = mem_put,
-    .cas = mem_cas,
-    .incr = mem_incr,
-    .del = mem_del,
-    .ping = mem_ping,
+    .start = mem_start,
     .trouble = mem_trouble,
+    .listen = mem_listen,
     .close = mem_close,
 };
 

@@ -1,100 +1,140 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* store/redis.h - the parts of the store on a Redis server: redis.c owns the connection, redis_proto.c the bytes.
+/* store/redis.h - the parts of a store on Redis servers: redis.c is the store, redis_link.c a connection, redis_request.c
+ * writes requests, redis_answer.c reads answers.
  *
- * One connection at a time. Each request that is sent has a record in a ring, and answers are matched to records in
- * order: Redis answers in order. A request that was given up keeps its record, without a future, and its late answer is
- * read and thrown away. When a connection is lost every record goes with it, and so does the reader with what it had
- * read: nothing that an old connection still owes can be taken for an answer on the new one.
+ * Each request that is sent over a connection has a record in its ring, and answers are matched to records in order:
+ * Redis answers in order. A request that was given up keeps its record, without a future, and its late answer is read
+ * and thrown away. When a connection is lost every record goes with it, and so does what had been read: nothing that an
+ * old connection still owes can be taken for an answer on the new one. The bytes of a request stay in the buffer until
+ * it is answered: when the server says that it did not carry the request out, and where it will be, they are sent again.
  *
- * A value is kept as eight bytes of version and then the value itself. The version's first byte is REDIS_MARK, which no
- * counter's digits and no UTF-8 text begins with: so a value that somebody else wrote, or a counter, is told apart. The
- * rest counts up from a random place of this store object, so two instances do not write the same version.
+ * A value is kept as eight bytes and then the value itself. The first of the eight says what it is; no counter's digits
+ * and no UTF-8 text begins so: a value that somebody else wrote, or a counter, is told apart. In a plain value the other
+ * seven are its version, which counts up from a random place of this store object, so two instances do not write the
+ * same one. In an owned record they are the owner's token. A pool is a sorted set of "value:ticket", the score of each
+ * being the millisecond at which it is free.
  */
 #pragma once
 #include "base/histogram.h"
+#include "store/redis_script.h"
+#include "store/resp.h"
 #include "store/store.h"
 #include "store/url.h"
-#include <hiredis/read.h>
 #include <netstar/reactor.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 enum {
-    REDIS_MARK = 0xf5,
+    REDIS_MARK = 0xf5,       /* a plain value */
+    REDIS_MARK_OWNED = 0xf6, /* an owned record */
+    REDIS_MARK_EMPTY = 0xf7, /* one whose owners have not written a value yet */
     REDIS_PREFIX = 8,
-    REDIS_REPLY_MAX = NST_VALUE_MAX + 4096, /* bytes of one answer: more is not for us */
-    REDIS_OUT_MAX = 16 << 20,               /* bytes waiting to be sent */
-    REDIS_IN = 64 << 10,                    /* bytes taken by one read */
+    REDIS_REPLY_MAX = 1 << 20, /* bytes of one answer: more is not for us */
+    REDIS_OUT_MAX = 16 << 20,  /* bytes waiting to be sent or answered, of one connection */
+    REDIS_IN = 64 << 10,       /* bytes taken by one read */
     REDIS_ADDRESSES = 8,
+    REDIS_INTERNAL = 32,     /* records of a connection beyond those of requests */
+    REDIS_TRIES = 5,         /* times that a request is sent where a server says it was not the right one */
+    REDIS_REQUEST_MAX = 512, /* bytes of a request without its key and values */
+    REDIS_BREAKER = 16,      /* requests in a row that were given up: the server is taken for dead */
 };
 
-enum redis_op { OP_SETUP, OP_PING, OP_GET, OP_PUT, OP_CAS_NEW, OP_CAS, OP_INCR, OP_DELETE };
+/* What a record is for: a store_op, or one of the connection's own. */
+enum redis_own_op {
+    REDIS_SETUP = STORE_OPS, /* must succeed, or the connection is of no use */
+    REDIS_HELLO,             /* RESP3 */
+    REDIS_TRACK,             /* the last command that one listener needs */
+    REDIS_ALIVE,             /* asks an idle server for a sign of life */
+    REDIS_ASKING,
+    REDIS_TOPOLOGY,
+};
 
-struct redis_request {
-    struct redis_store *store;
-    struct nst_future *f; /* NULL: given up, or of the setup */
+struct redis_link;
+struct redis_store;
+
+struct redis_record {
+    struct redis_link *link;
+    struct nst_future *f; /* NULL: given up, or of the connection itself */
     union {
-        uint64_t *version;
+        uint64_t *number;
         int64_t *count;
+        struct nst_lease *lease;
+        struct nst_scan *scan;
     };
-    void *val;
+    void *out;
     uint32_t cap;
-    uint8_t op;
+    uint32_t bytes; /* of the request, in the connection's buffer */
+    uint16_t slot;  /* of its key; only in a cluster */
+    uint8_t op, script, tries;
     nst_time start; /* on nst_clock: latency and overdue answers are about real time, also in a replay */
 };
 
 enum redis_state {
     REDIS_PAUSE,      /* no socket; the timer starts the next attempt */
     REDIS_CONNECTING, /* waiting for the socket */
-    REDIS_SETUP,      /* waiting for the answers to AUTH, SELECT and PING */
+    REDIS_SETTING_UP, /* waiting for the answers to AUTH, SELECT and PING */
     REDIS_READY,
 };
 
-struct redis_store {
-    struct nst_store base;
+struct redis_address {
+    socklen_t len;
+    union {
+        struct sockaddr sa;
+        struct sockaddr_storage any;
+        struct sockaddr_un un;
+    };
+};
+
+/* A connection to one server, made again whenever it is lost. */
+struct redis_link {
+    struct redis_store *store;
     enum redis_state state;
     bool queueing; /* the first attempt still runs: requests are kept for it */
     bool timer_armed;
     bool want_write; /* EPOLLOUT is watched */
+    bool resp3;
+    bool broken; /* the circuit breaker is open */
 
     /* records, oldest first; both count up and are masked */
-    struct redis_request *ring;
+    struct redis_record *ring;
     uint32_t ring_mask, head, tail;
-    uint32_t in_flight_max;
     uint32_t setup_left; /* of the oldest records, so many belong to the setup */
+    uint32_t internal;   /* records of the connection's own */
+    uint32_t in_flight;  /* the others */
+    uint32_t tracks;     /* listeners whose tracking is not agreed to yet */
+    uint32_t silent;     /* requests that were given up since the last answer */
 
-    /* bytes to be sent: those in [sent, filled); during the setup only up to setup_end */
+    /* the requests' bytes: [answered, sent) wait for answers, [sent, filled) for being sent; during the setup only
+     * those before setup_end are sent */
     uint8_t *out;
-    size_t out_cap, sent, filled, setup_end;
-    uint64_t writes; /* system calls */
+    size_t out_cap, answered, sent, filled, setup_end;
 
-    redisReader *reader;
-    int answer;      /* result of the answer that the reader has just finished */
-    const char *bad; /* what was wrong with an answer that could not be understood */
-    char bad_text[128];
+    /* the answers' bytes: [0, in_len) */
     char *in;
+    size_t in_cap, in_len;
 
-    uint64_t version;
-    nst_time reply_after, pause, ready_since, lost_since;
+    nst_time pause, ready_since, lost_since, probed;
     nst_time read_at; /* when the bytes that are being looked at came */
     int trouble;      /* why there is no connection */
-    uint32_t jitter;
-    struct nst_reactor *reactor;
+    char name[300];   /* for messages */
     struct nst_watch watch, timer;
     struct nst_flusher flusher;
+    struct redis_address addresses[REDIS_ADDRESSES];
+    unsigned n_addresses, next_address, tried;
+};
+
+struct redis_store {
+    struct nst_store base;
+    struct nst_reactor *reactor;
+    struct store_url url;
+    struct redis_link *link; /* the one connection */
+    uint32_t in_flight_max, ring;
+    uint64_t version;
+    uint64_t writes; /* system calls */
+    nst_time reply_after;
+    uint32_t jitter;
     struct nst_log_limit log_limit;
     struct nst_histogram latency;
-
-    struct store_url url;
-    struct redis_address {
-        socklen_t len;
-        union {
-            struct sockaddr sa;
-            struct sockaddr_storage any;
-            struct sockaddr_un un;
-        };
-    } addresses[REDIS_ADDRESSES];
-    unsigned n_addresses, next_address, tried;
 };
 
 static inline struct redis_store *redis_of(struct nst_store *s)
@@ -102,37 +142,57 @@ static inline struct redis_store *redis_of(struct nst_store *s)
     return (struct redis_store *)s;
 }
 
-/* redis.c: a record for one more request, with room for `bytes` in out; NULL when the request was refused, and then its
- * future is done. */
-struct redis_request *redis_begin(struct redis_store *s, struct nst_future *f, enum redis_op op, size_t bytes);
-/* redis.c: a record of the setup; cannot fail, there is always room. */
-void redis_begin_setup(struct redis_store *s);
-/* redis.c: a message at a bounded rate; skips what is too much. */
-void redis_log(struct redis_store *s, enum nst_log_level level, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-/* redis.c: makes room for bytes more in out; false at its limit or without memory. */
-bool redis_reserve(struct redis_store *s, size_t bytes);
-
-/* redis_proto.c: the requests. */
-void redis_get(struct nst_store *s, struct nst_slice key, void *val, size_t cap, uint64_t *version,
-               struct nst_future *f);
-void redis_put(struct nst_store *s, struct nst_slice key, struct nst_slice val, nst_time ttl, struct nst_future *f);
-void redis_cas(struct nst_store *s, struct nst_slice key, struct nst_slice val, uint64_t version, nst_time ttl,
-               struct nst_future *f);
-void redis_incr(struct nst_store *s, struct nst_slice key, int64_t by, int64_t *out, nst_time ttl,
-                struct nst_future *f);
-void redis_del(struct nst_store *s, struct nst_slice key, struct nst_future *f);
-void redis_ping(struct nst_store *s, struct nst_future *f);
-/* Puts AUTH, SELECT and PING, as the URL asks, into an empty out. False without memory. */
-bool redis_put_setup(struct redis_store *s);
-
-/* redis_proto.c: a reader for one connection; NULL without memory. */
-redisReader *redis_reader_open(struct redis_store *s);
-/* Reads the bytes that came. Calls redis_answered for each complete answer, with s->answer set; stops early when that
- * returns false. 0; 1 when it was stopped; -EPROTO and the reason in s->bad. */
-int redis_read(struct redis_store *s, const char *p, size_t len);
-/* redis.c: the oldest request has its answer. False when the connection is gone now. */
-bool redis_answered(struct redis_store *s);
-
+/* ---- redis.c ---- */
+/* A message at a bounded rate; skips what is too much. */
+void redis_log(struct redis_store *s, enum nst_log_level level, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* The connection can be used from now on, or can no more. */
+void redis_link_ready(struct redis_link *l);
+void redis_link_lost(struct redis_link *l);
+/* Looks whether the listeners can trust what they are told. */
+void redis_listeners(struct redis_store *s);
 /* For tests: how often this store has called the kernel to send. */
 uint64_t redis_writes(const struct nst_store *s);
+
+/* ---- redis_link.c ---- */
+/* A connection that is not made yet; -ENOMEM, the errno of a timer. */
+int redis_link_open(struct redis_link **out, struct redis_store *s, const char *name);
+void redis_link_close(struct redis_link *l);
+/* Begins to connect, to the addresses that stand in it. */
+void redis_link_start(struct redis_link *l);
+/* A record for one more request, with room for `bytes`; NULL when the request was refused, and then its future is
+ * done. redis_commit follows when the bytes stand there. */
+struct redis_record *redis_begin(struct redis_link *l, const struct store_request *rq, struct nst_future *f,
+                                 size_t bytes);
+/* A record of the connection's own; NULL when there is no room. */
+struct redis_record *redis_begin_own(struct redis_link *l, enum redis_own_op op, size_t bytes);
+/* The request ends at p. */
+void redis_commit(struct redis_link *l, struct redis_record *r, const char *p);
+/* Ends a connection that is of no more use. */
+void redis_drop(struct redis_link *l, int trouble, const char *why);
+/* Makes room for bytes more in out; false at its limit or without memory. */
+bool redis_reserve(struct redis_link *l, size_t bytes);
+
+/* ---- redis_request.c ---- */
+/* Bytes that the request needs at most. */
+size_t redis_request_bytes(const struct store_request *rq);
+/* Writes the request at p and returns its end. */
+char *redis_put_request(struct redis_store *s, char *p, const struct store_request *rq, struct redis_record *r);
+/* The oldest request, which named a script, with the script's text in its place. */
+size_t redis_whole_script_bytes(const struct redis_record *r);
+char *redis_put_whole_script(char *p, const struct redis_record *r, const char *request);
+/* Puts AUTH, SELECT, what listeners need, and PING, as the URL asks, into an empty out. False without memory. */
+bool redis_put_setup(struct redis_link *l);
+/* Asks to be told of changes of the listener's keys, or (NULL) of all listeners'. False when there is no room. */
+bool redis_put_track(struct redis_link *l, const struct nst_listener *one);
+bool redis_put_alive(struct redis_link *l);
+/* ---- redis_answer.c ---- */
+enum redis_fate {
+    REDIS_DONE,     /* *rc is the request's result */
+    REDIS_NOSCRIPT, /* not carried out: send the script */
+};
+/* What the answer, a whole one, means for the record. *rc -EPROTO and *bad: nothing that can be understood. */
+enum redis_fate redis_answer(struct redis_link *l, const struct redis_record *r, const char *answer, int *rc,
+                             const char **bad);
+/* What the server says without being asked. False when it cannot be understood. */
+bool redis_push(struct redis_link *l, const char *push);

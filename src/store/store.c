@@ -44,94 +44,130 @@ void nst_store_stats(const struct nst_store *s, struct nst_store_stats *out)
         s->ops->stats(s, out);
 }
 
-/* What every request begins with; false when it has been refused. */
-static bool begin(struct nst_store *s, struct nst_slice key, size_t val_len, nst_time ttl, struct nst_future *f)
+/* What every request begins with. */
+static void start(struct nst_store *s, const struct store_request *rq, struct nst_future *f)
 {
     nst_future_init(f);
     s->stats.requests++;
-    if (__builtin_expect(key.len > NST_KEY_MAX || val_len > NST_VALUE_MAX, 0)) {
+    if (__builtin_expect(rq->key.len > NST_KEY_MAX || rq->val.len > NST_VALUE_MAX || rq->other.len > NST_VALUE_MAX, 0))
         store_refuse(s, f, -EMSGSIZE);
-        return false;
-    }
-    if (__builtin_expect(ttl < 0, 0)) {
+    else if (__builtin_expect(rq->ttl < 0, 0))
         store_refuse(s, f, -EINVAL);
-        return false;
+    else if (__builtin_expect((rq->op == STORE_POOL_TAKE || rq->op == STORE_POOL_KEEP) && rq->ttl == 0, 0))
+        store_refuse(s, f, -EINVAL);
+    else
+        s->ops->start(s, rq, f);
+}
+
+/* Each request: its start form, and the one that waits. */
+#define ARGS(...) , ##__VA_ARGS__
+#define REQUEST(name, operation, args, pass, fields)                                              \
+    void nst_##name##_start(struct nst_store *s, struct nst_slice key args, struct nst_future *f) \
+    {                                                                                             \
+        struct store_request rq = { .op = operation, .key = key fields };                         \
+        start(s, &rq, f);                                                                         \
+    }                                                                                             \
+    int nst_##name(struct nst_store *s, struct nst_slice key args, nst_time until)                \
+    {                                                                                             \
+        struct nst_future f;                                                                      \
+        nst_##name##_start(s, key pass, &f);                                                      \
+        return nst_await(&f, until);                                                              \
     }
-    return true;
+
+REQUEST(get, STORE_GET, ARGS(void *val, size_t cap, uint64_t *version), ARGS(val, cap, version),
+        ARGS(.out = val, .cap = cap, .number = version))
+REQUEST(put, STORE_PUT, ARGS(struct nst_slice val, nst_time ttl), ARGS(val, ttl), ARGS(.val = val, .ttl = ttl))
+REQUEST(put_new, STORE_PUT_NEW, ARGS(struct nst_slice val, nst_time ttl), ARGS(val, ttl), ARGS(.val = val, .ttl = ttl))
+REQUEST(cas, version != 0 ? STORE_CAS : STORE_CAS_NEW, ARGS(struct nst_slice val, uint64_t version, nst_time ttl),
+        ARGS(val, version, ttl), ARGS(.val = val, .token = version, .ttl = ttl))
+REQUEST(cas_bytes, STORE_CAS_BYTES, ARGS(struct nst_slice expected, struct nst_slice val, nst_time ttl),
+        ARGS(expected, val, ttl), ARGS(.other = expected, .val = val, .ttl = ttl))
+REQUEST(incr, STORE_INCR, ARGS(int64_t by, int64_t *out, nst_time ttl), ARGS(by, out, ttl),
+        ARGS(.by = by, .count = out, .ttl = ttl))
+REQUEST(delete, STORE_DELETE, ARGS(), ARGS(), ARGS())
+REQUEST(touch, STORE_TOUCH, ARGS(nst_time ttl), ARGS(ttl), ARGS(.ttl = ttl))
+REQUEST(own, STORE_OWN, ARGS(void *val, size_t cap, uint64_t *token, nst_time ttl), ARGS(val, cap, token, ttl),
+        ARGS(.out = val, .cap = cap, .number = token, .ttl = ttl))
+REQUEST(put_owned, STORE_PUT_OWNED, ARGS(struct nst_slice val, uint64_t token, nst_time ttl), ARGS(val, token, ttl),
+        ARGS(.val = val, .token = token, .ttl = ttl))
+REQUEST(delete_owned, STORE_DELETE_OWNED, ARGS(uint64_t token), ARGS(token), ARGS(.token = token))
+REQUEST(pool_take, STORE_POOL_TAKE, ARGS(uint32_t size, nst_time lasts, struct nst_lease *out), ARGS(size, lasts, out),
+        ARGS(.value = size, .ttl = lasts, .lease = out))
+REQUEST(pool_keep, STORE_POOL_KEEP, ARGS(struct nst_lease lease, nst_time lasts), ARGS(lease, lasts),
+        ARGS(.value = lease.value, .token = lease.ticket, .ttl = lasts))
+REQUEST(pool_give, STORE_POOL_GIVE, ARGS(struct nst_lease lease), ARGS(lease),
+        ARGS(.value = lease.value, .token = lease.ticket))
+REQUEST(scan, STORE_SCAN, ARGS(struct nst_scan *at, void *page, size_t cap), ARGS(at, page, cap),
+        ARGS(.scan = at, .out = page, .cap = cap))
+
+struct nst_slice nst_scan_key(const void **place)
+{
+    uint16_t len;
+    const uint8_t *p = *place;
+
+    memcpy(&len, p, sizeof len);
+    *place = p + sizeof len + len;
+    return (struct nst_slice){ p + sizeof len, len };
 }
 
-void nst_get_start(struct nst_store *s, struct nst_slice key, void *val, size_t cap, uint64_t *version,
-                   struct nst_future *f)
+/* ---- listening ---- */
+
+static bool begins_with(struct nst_slice text, struct nst_slice prefix)
 {
-    if (begin(s, key, 0, 0, f))
-        s->ops->get(s, key, val, cap, version, f);
+    return text.len >= prefix.len && (prefix.len == 0 || memcmp(text.p, prefix.p, prefix.len) == 0);
 }
 
-void nst_put_start(struct nst_store *s, struct nst_slice key, struct nst_slice val, nst_time ttl, struct nst_future *f)
+int nst_listen(struct nst_store *s, struct nst_listener *l)
 {
-    if (begin(s, key, val.len, ttl, f))
-        s->ops->put(s, key, val, ttl, f);
+    unsigned n = 0;
+
+    if (l->prefix.len > NST_KEY_MAX)
+        return -EMSGSIZE;
+    for (struct nst_listener *o = s->listeners; o != NULL; o = o->next, n++) {
+        if (begins_with(l->prefix, o->prefix) || begins_with(o->prefix, l->prefix))
+            return -EEXIST;
+    }
+    if (n >= NST_LISTENERS_MAX)
+        return -ENOSPC;
+    l->live = false;
+    l->next = s->listeners;
+    s->listeners = l;
+    if (s->ops->listen != NULL)
+        s->ops->listen(s, l);
+    return 0;
 }
 
-void nst_cas_start(struct nst_store *s, struct nst_slice key, struct nst_slice val, uint64_t version, nst_time ttl,
-                   struct nst_future *f)
+void nst_unlisten(struct nst_store *s, struct nst_listener *l)
 {
-    if (begin(s, key, val.len, ttl, f))
-        s->ops->cas(s, key, val, version, ttl, f);
+    struct nst_listener **at = &s->listeners;
+
+    while (*at != NULL && *at != l)
+        at = &(*at)->next;
+    if (*at != NULL) {
+        *at = l->next;
+        s->unlistened = true;
+    }
+    l->live = false;
 }
 
-void nst_incr_start(struct nst_store *s, struct nst_slice key, int64_t by, int64_t *out, nst_time ttl,
-                    struct nst_future *f)
+void store_changed(struct nst_store *s, struct nst_slice key)
 {
-    if (begin(s, key, 0, ttl, f))
-        s->ops->incr(s, key, by, out, ttl, f);
+    if (key.p == NULL)
+        key.p = ""; /* nothing at all means every key */
+    for (struct nst_listener *l = s->listeners; l != NULL; l = l->next) {
+        if (begins_with(key, l->prefix))
+            l->changed(l, key);
+    }
 }
 
-void nst_delete_start(struct nst_store *s, struct nst_slice key, struct nst_future *f)
+void store_all_changed(struct nst_store *s, bool live)
 {
-    if (begin(s, key, 0, 0, f))
-        s->ops->del(s, key, f);
-}
-
-int nst_get(struct nst_store *s, struct nst_slice key, void *val, size_t cap, uint64_t *version, nst_time until)
-{
-    struct nst_future f;
-
-    nst_get_start(s, key, val, cap, version, &f);
-    return nst_await(&f, until);
-}
-
-int nst_put(struct nst_store *s, struct nst_slice key, struct nst_slice val, nst_time ttl, nst_time until)
-{
-    struct nst_future f;
-
-    nst_put_start(s, key, val, ttl, &f);
-    return nst_await(&f, until);
-}
-
-int nst_cas(struct nst_store *s, struct nst_slice key, struct nst_slice val, uint64_t version, nst_time ttl,
-            nst_time until)
-{
-    struct nst_future f;
-
-    nst_cas_start(s, key, val, version, ttl, &f);
-    return nst_await(&f, until);
-}
-
-int nst_incr(struct nst_store *s, struct nst_slice key, int64_t by, int64_t *out, nst_time ttl, nst_time until)
-{
-    struct nst_future f;
-
-    nst_incr_start(s, key, by, out, ttl, &f);
-    return nst_await(&f, until);
-}
-
-int nst_delete(struct nst_store *s, struct nst_slice key, nst_time until)
-{
-    struct nst_future f;
-
-    nst_delete_start(s, key, &f);
-    return nst_await(&f, until);
+    for (struct nst_listener *l = s->listeners; l != NULL; l = l->next) {
+        bool told = l->live;
+        l->live = live;
+        if (told)
+            l->changed(l, (struct nst_slice){ NULL, 0 });
+    }
 }
 
 int nst_store_ping(struct nst_store *s, nst_time until)
@@ -142,7 +178,7 @@ int nst_store_ping(struct nst_store *s, nst_time until)
         int rc, trouble;
 
         nst_future_init(&f);
-        s->ops->ping(s, &f);
+        s->ops->start(s, &(struct store_request){ .op = STORE_PING }, &f);
         rc = nst_await(&f, until);
         if (rc == 0 || rc == -ECANCELED)
             return rc;

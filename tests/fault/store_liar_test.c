@@ -308,7 +308,7 @@ static void check_greeting(const char *greeting, int trouble, const char *words)
 
 static void greetings_body(void)
 {
-    check_greeting("HTTP/1.1 400 Bad Request\r\n", -EPROTO, "Protocol error");
+    check_greeting("HTTP/1.1 400 Bad Request\r\n", -EPROTO, "a reply of no known kind");
     check_greeting("$4\r\nPONG\r\n", -EPROTO, "a string where there should be none");
     check_greeting("-LOADING Redis is loading the dataset in memory\r\n", -EIO, "LOADING");
     check_greeting("-NOAUTH Authentication required.\r\n", -EACCES, "NOAUTH");

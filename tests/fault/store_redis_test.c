@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The store on a real redis-server: what it answers, and what happens when the server stops, dies and comes back. */
 #include "store/redis.h"
+#include "store_contract.h"
 #include "store_lab.h"
 #include <signal.h>
 #include <stdio.h>
@@ -245,6 +246,24 @@ static void password_body(void)
     assert_null(strstr(logged, "simsalabim"));
     lab_end(&locked, SIGKILL);
     lab_remove(&locked);
+}
+
+/* ---- what every store promises; also after the server has forgotten the scripts ---- */
+
+static void contract_body(void)
+{
+    lab_command(&redis, "flushall");
+    lab_command(&redis, "script flush");
+    open_ready(NULL);
+    store_contract(store, true);
+    lab_command(&redis, "script flush");
+    store_contract(store, true);
+    assert_int_equal(stats().connects, 1);
+    assert_int_equal(stats().in_flight, 0);
+    nst_store_close(store);
+    open_with("mem:", NULL);
+    store_contract(store, true);
+    nst_store_close(store);
 }
 
 /* ---- many at once ---- */
@@ -549,6 +568,7 @@ ON_REACTOR(bytes)
 ON_REACTOR(ttl)
 ON_REACTOR(what_others_wrote)
 ON_REACTOR(password)
+ON_REACTOR(contract)
 ON_REACTOR(one_write_for_a_turn)
 ON_REACTOR(before_the_connection)
 ON_REACTOR(two_stores_race)
@@ -584,6 +604,7 @@ int main(void)
         cmocka_unit_test(ttl),
         cmocka_unit_test(what_others_wrote),
         cmocka_unit_test(password),
+        cmocka_unit_test(contract),
         cmocka_unit_test(one_write_for_a_turn),
         cmocka_unit_test(before_the_connection),
         cmocka_unit_test(two_stores_race),
