@@ -36,7 +36,8 @@ static void give_up(void *arg, struct nst_packet *p)
 static struct nst_packet *make(const uint8_t *in)
 {
     bool v4 = in[0] & 1, more = in[0] & 2;
-    unsigned at = ((in[2] & 0x1fu) << 8 | in[3]) * 8, len = in[4] * 8u + (in[0] & 0x80 ? 3 : 0), ip = v4 ? 20 : 48;
+    unsigned at = ((in[2] & 0x1fu) << 8 | in[3]) * 8, ip = v4 ? 20 : 48;
+    unsigned len = in[4] % 240 * 8u + (in[0] & 0x80 ? 3 : 0); /* it fits a buffer */
     struct rte_mbuf *m = rte_pktmbuf_alloc(port_pool);
 
     MUST(m != NULL);
