@@ -27,7 +27,7 @@ static void must(bool holds, const char *what)
 }
 #define MUST(what) must(what, #what)
 
-static void give_up(void *arg, struct nst_packet *p)
+static void give_up(void *arg, struct nst_packet *p, enum nst_fault why)
 {
     ended++;
     rte_pktmbuf_free(mbuf_of(p));
@@ -76,14 +76,14 @@ static void check_whole(struct fragments *t, struct nst_packet *w, uint8_t what)
     const uint8_t *frame = rte_pktmbuf_mtod(mbuf_of(w), const uint8_t *);
     uint32_t parts = 0, bytes = 0, n = 0, head = mbuf_of(w)->data_len;
 
-    for (const struct nst_packet *p = w->after; p != NULL; p = p->after)
+    for (const struct nst_packet *p = w->first; p != NULL; p = p->after)
         bytes += p->part_len;
     head -= bytes;
     for (const struct nst_packet *p = w->parts; p != NULL; p = p->next, parts++)
         MUST(memcmp(frame + head + p->part_at, rte_pktmbuf_mtod_offset(mbuf_of(p), uint8_t *, p->h.payload),
                     p->part_len) == 0);
     MUST(parts == w->n_parts);
-    MUST(w->after->part_at == 0);
+    MUST(w->first->part_at == 0);
     ended += parts;
     if (what & 1) {
         MUST(fragments_free(t, w) == parts);

@@ -50,7 +50,7 @@ NST_API const char *nst_cores_describe(const struct nst_cores *c, unsigned port,
 struct nst_tuple {
     struct nst_endpoint a, b; /* of one family */
     uint8_t proto;
-    uint16_t vlan; /* 0: none */
+    uint16_t vlan; /* 0: none; in a tunnel as well */
 };
 
 /* The core that the packets of this tuple are looked at by, from 0. An NF that gives a flow another tuple (NAT)

@@ -35,10 +35,17 @@ struct nst_engine_config {
     enum nst_overlap overlap;  /* of TCP ends in no network of the following; the longest prefix counts */
     const struct nst_overlap_net *overlap_nets; /* copied; NULL with 0 of them */
     unsigned n_overlap_nets;
-    uint32_t fragments;       /* that are kept at once; 0: 4096. At most an eighth of the packet buffers */
-    size_t fragment_memory;   /* and their bytes; 0: 16 MiB */
-    nst_time fragment_time;   /* until a datagram must be whole; 0: 30 s */
-    bool trust_checksums;     /* do not compute them; those that a device found wrong still are */
+    uint32_t fragments;     /* that are kept at once; 0: 4096. At most an eighth of the packet buffers */
+    size_t fragment_memory; /* and their bytes; 0: 16 MiB */
+    nst_time fragment_time; /* until a datagram must be whole; 0: 30 s */
+    unsigned tunnels;     /* bits of enum nst_tunnel: these are looked into, besides those that the NF names. Flows are
+                                 then those of the innermost packets. Flows of two tunnels are never one, whatever their
+                                 addresses: what tells tunnels apart is the pair of their outer addresses and, for GRE
+                                 and VXLAN, key and VNI; for MPLS the pair of Ethernet addresses, since labels (like
+                                 the TEIDs of GTP-U) are others in each direction */
+    uint32_t networks;    /* that are inside tunnels and known at once; 0: 16384, at most 61439. One is known while it
+                                 has flows; packets of a new one for which there is no room are on_no_memory's matter */
+    bool trust_checksums; /* do not compute them; those that a device found wrong still are */
     void (*quiet)(void *arg); /* called when no packet is held and no handler runs, at the latest between two bursts
                                  of a capture; may be NULL */
     void *quiet_arg;
@@ -100,6 +107,37 @@ enum nst_cause {
 };
 NST_API const char *nst_cause_name(enum nst_cause cause);
 
+/* What is wrong with a packet. The policy for its cause decides what becomes of it; here it is counted in any case. */
+enum nst_fault {
+    /* NST_BY_MALFORMED */
+    NST_FAULT_ETHER,        /* shorter than its Ethernet header and VLAN tags */
+    NST_FAULT_TAGS,         /* more than two VLAN tags, behind which IP may be hidden */
+    NST_FAULT_IP_HEADER,    /* shorter than its IP header, or that says so itself */
+    NST_FAULT_IP_VERSION,   /* another than the link's type says */
+    NST_FAULT_IP_LENGTH,    /* longer than what came, or shorter than its header */
+    NST_FAULT_IP_OPTION,    /* an option of IPv4 that ends behind the header */
+    NST_FAULT_EXTENSION,    /* extension headers of IPv6 that are cut short, or more than 8 */
+    NST_FAULT_TCP_HEADER,   /* shorter than a TCP header */
+    NST_FAULT_TCP_OFFSET,   /* its data offset lies within that or behind the packet */
+    NST_FAULT_UDP_HEADER,   /* shorter than a UDP header */
+    NST_FAULT_UDP_LENGTH,   /* its length is less than that or more than what came */
+    NST_FAULT_UDP_CHECKSUM, /* over IPv6 it has none */
+    NST_FAULT_TUNNEL,       /* a tunnel's header is cut short or lies */
+    NST_FAULT_TUNNEL_DEPTH, /* more tunnels in each other than are looked into */
+    NST_FAULT_NESTED,       /* a fragment in a fragment */
+    /* NST_BY_CHECKSUM */
+    NST_FAULT_CHECKSUM,       /* of IPv4, TCP, UDP or ICMP */
+    NST_FAULT_CHECKSUM_OUTER, /* of a tunnel: IPv4, UDP, GRE */
+    /* NST_BY_FRAGMENT, for each fragment that does not become part of a whole */
+    NST_FAULT_FRAGMENT_OVERLAP, /* it overlaps, or belongs to a datagram in which some do */
+    NST_FAULT_FRAGMENT_LENGTH, /* no multiple of 8, behind the last, too many, or the whole too long; and its datagram's */
+    NST_FAULT_FRAGMENT_REPEATED, /* the same once more, which does no harm */
+    NST_FAULT_FRAGMENT_LATE,     /* others did not come in time, or before the end */
+    NST_FAULT_FRAGMENT_ROOM,     /* it had waited longest when there was no room for others, or there is none for it */
+    NST_FAULTS,
+};
+NST_API const char *nst_fault_name(enum nst_fault fault);
+
 /* What a flow is worth when the table is full and another comes: the first in this order goes, and of those the one
  * that is longest in its state. Kinds that have less than a 32nd of the table are spared as long as others have more,
  * but for the first and the last. A flow whose handler waits is not given up. */
@@ -120,10 +158,14 @@ struct nst_engine_stats {
     uint64_t packets, bytes; /* received */
     uint64_t forwarded, sent_by_handler, injected;
     uint64_t dropped[NST_CAUSES];
-    uint64_t policy[NST_CAUSES];   /* times a policy was applied, forwarded or not */
-    uint64_t not_ip, other_proto;  /* passed through unseen, by reason; so are fragments and malformed packets
+    uint64_t policy[NST_CAUSES];  /* times a policy was applied, forwarded or not */
+    uint64_t not_ip, other_proto; /* passed through unseen, by reason; so are fragments and malformed packets
                                       under a policy that forwards them */
+    uint64_t faults[NST_FAULTS];
     uint64_t icmp;                 /* ICMP errors told to the flow that they speak of */
+    uint64_t tunnelled;            /* packets in tunnels that were looked into */
+    uint64_t networks_refused;     /* of these, those of new networks for which there was no room */
+    uint64_t networks;             /* that are known, or were */
     uint64_t fragments, datagrams; /* received of the NF's protocol; put together from them */
     uint32_t fragments_kept, fragments_kept_peak;
     uint64_t flows_opened, flows_closed, flows_evicted;

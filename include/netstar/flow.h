@@ -175,6 +175,7 @@ struct nst_nf {
                                             inspector, or, without one, TCP and UDP; NST_PROTO_ANY: all of IP, see below */
     const struct nst_user_event *events; /* the NF's own, n_events of them, at most 32 */
     unsigned n_events;
+    unsigned tunnels; /* bits of enum nst_tunnel: it wants to see the flows inside (see struct nst_engine_config) */
 };
 
 /* The arg with which the NF was started; its own bytes of this flow (aligned to 8). Borrowed. */
@@ -200,8 +201,9 @@ NST_API void *nst_flow_inspector(struct nst_flow *f, enum nst_side side);
 NST_API struct nst_packet *nst_flow_packet(const struct nst_flow *f, enum nst_side side);
 
 /* The name of the stream that `side` receives: the same bytes in every instance and after every restart, whichever
- * packet of the flow was seen first, so it serves as a key in a store. Returns its length. */
-enum { NST_FLOW_KEY_MAX = 40 };
+ * packet of the flow was seen first, so it serves as a key in a store. Returns its length: at most 39 bytes, unless the
+ * flow is in a tunnel that is looked into. */
+enum { NST_FLOW_KEY_MAX = 208 };
 NST_API size_t nst_flow_key(const struct nst_flow *f, enum nst_side side, uint8_t key[NST_FLOW_KEY_MAX]);
 
 /* The flow's endpoints, for messages and logs. */
@@ -212,6 +214,7 @@ struct nst_endpoint {
 };
 NST_API void nst_flow_endpoint(const struct nst_flow *f, enum nst_side side, struct nst_endpoint *out);
 NST_API uint8_t nst_flow_proto(const struct nst_flow *f);
+/* 0: none, or the flow is in a tunnel. */
 NST_API uint16_t nst_flow_vlan(const struct nst_flow *f);
 
 /* ---- for inspectors: how far the flow is in its life, which sets how long it may be idle (engine.h) ---- */

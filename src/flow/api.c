@@ -47,6 +47,11 @@ static bool is_b(const struct nst_flow *f, enum nst_side side)
     return ((f->flags & FLOW_CLIENT_IS_B) != 0) == (side == NST_CLIENT);
 }
 
+static bool in_tunnel(const struct nst_flow *f)
+{
+    return key_vlan(&f->key) >= KEY_TUNNEL;
+}
+
 static size_t put_be(uint8_t *to, uint64_t v, unsigned bytes)
 {
     for (unsigned i = 0; i < bytes; i++)
@@ -54,7 +59,7 @@ static size_t put_be(uint8_t *to, uint64_t v, unsigned bytes)
     return bytes;
 }
 
-/* Protocol, VLAN, source address and port, destination address and port. */
+/* Protocol, VLAN, source address and port, destination address and port; in a tunnel the name of its network. */
 size_t nst_flow_key(const struct nst_flow *f, enum nst_side side, uint8_t key[NST_FLOW_KEY_MAX])
 {
     const struct flow_key *k = &f->key;
@@ -62,11 +67,17 @@ size_t nst_flow_key(const struct nst_flow *f, enum nst_side side, uint8_t key[NS
     size_t n = 0;
 
     key[n++] = key_proto(k);
-    n += put_be(key + n, key_vlan(k), 2);
+    n += put_be(key + n, in_tunnel(f) ? KEY_TUNNEL : key_vlan(k), 2);
     n += key_address(k, !to_b, key + n);
     n += put_be(key + n, to_b ? key_port_a(k) : key_port_b(k), 2);
     n += key_address(k, to_b, key + n);
     n += put_be(key + n, to_b ? key_port_b(k) : key_port_a(k), 2);
+    if (in_tunnel(f)) {
+        const uint8_t *name;
+        uint32_t len = networks_name(&f->engine->networks, key_vlan(k), &name);
+        memcpy(key + n, name, len);
+        n += len;
+    }
     return n;
 }
 
@@ -88,5 +99,5 @@ uint8_t nst_flow_proto(const struct nst_flow *f)
 
 uint16_t nst_flow_vlan(const struct nst_flow *f)
 {
-    return key_vlan(&f->key);
+    return in_tunnel(f) ? 0 : key_vlan(&f->key);
 }

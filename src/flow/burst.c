@@ -82,7 +82,7 @@ static void burst_lookup(struct nst_engine *e)
 {
     const struct table_bucket *bucket[PORT_BURST];
     unsigned n = e->n, flags = 0;
-    bool special = false;
+    bool special = e->tunnels != 0;
     uint64_t bytes = 0;
 
     for (unsigned i = 0; i < n; i++)

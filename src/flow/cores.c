@@ -138,24 +138,32 @@ unsigned nst_core_of(const struct nst_cores *c, const struct nst_tuple *t)
     return cores_of_key(c, &key);
 }
 
-/* Fragments of one datagram meet on the core of its addresses, where it is put together. */
-static unsigned core_of_fragment(const struct nst_cores *c, const struct rte_mbuf *m, const struct nst_headers *h)
+/* Fragments of one datagram meet on the core of its addresses, where it is put together. In tunnels these are the
+ * outermost: of the fragments inside some may have come in fragments themselves. */
+static unsigned core_of_fragment(const struct nst_cores *c, struct rte_mbuf *m)
 {
-    const uint8_t *ip = rte_pktmbuf_mtod(m, const uint8_t *) + h->l3;
-    unsigned at = h->family == 4 ? 12 : 8, len = h->family == 4 ? 4 : 16;
+    const struct nst_packet *p = packet_of(m);
+    const uint8_t *ip = rte_pktmbuf_mtod(m, const uint8_t *);
     struct flow_key key = { 0 };
+    unsigned n = 0;
 
-    put_addresses(&key, ip + at, ip + at + len, h->family, 0, 0, 0);
+    while ((p->flags & PACKET_TUNNEL) && n < p->n_around && p->around[n].family == 0)
+        n++;
+    bool outer = (p->flags & PACKET_TUNNEL) && n < p->n_around;
+    uint8_t family = outer ? p->around[n].family : p->h.family;
+    ip += outer ? p->around[n].l3 : p->h.l3;
+    unsigned at = family == 4 ? 12 : 8, len = family == 4 ? 4 : 16;
+    put_addresses(&key, ip + at, ip + at + len, family, 0, 0, 0);
     return cores_of_key(c, &key);
 }
 
-static unsigned core_of_packet(const struct nst_engine *e, struct rte_mbuf *m)
+static unsigned core_of_packet(struct nst_engine *e, struct rte_mbuf *m)
 {
     const struct nst_cores *c = e->cores;
-    struct nst_headers *h = &packet_of(m)->h;
-    struct flow_key key;
-    bool from_b;
-    enum parsed parsed = parse_packet(m, h, &key, &from_b);
+    const struct nst_headers *h = &packet_of(m)->h;
+    struct flow_key key = { 0 };
+    bool from_b = false;
+    enum parsed parsed = engine_parse(e, m, &key, &from_b, true);
 
     if (parsed == PARSED_FLOW)
         return e->proto == 0 || h->proto == e->proto ? cores_of_key(c, &key) : e->core;
@@ -163,8 +171,8 @@ static unsigned core_of_packet(const struct nst_engine *e, struct rte_mbuf *m)
         parse_other(m, h, &key, &from_b);
         return cores_of_key(c, &key);
     }
-    if (parsed == PARSED_FRAGMENT && (e->proto == 0 || h->proto == 0 || h->proto == e->proto))
-        return core_of_fragment(c, m, h);
+    if (parsed == PARSED_FRAGMENT && fragment_is_ours(e, h->proto))
+        return core_of_fragment(c, m);
     return e->core;
 }
 

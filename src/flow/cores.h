@@ -25,11 +25,16 @@ static inline unsigned cores_scale(const struct nst_cores *c, uint64_t hash)
     return (unsigned)(hash >> 16 & 0xffff) * c->n >> 16;
 }
 
-/* The core that this key's packets belong to. */
+/* The core that this key's packets belong to. In tunnels the addresses alone choose it: each core has its own numbers for
+ * the networks there. */
 static inline unsigned cores_of_key(const struct nst_cores *c, const struct flow_key *key)
 {
-    if (c->rss == NULL)
-        return cores_scale(c, key_hash(key, &c->secret));
+    if (c->rss == NULL) {
+        struct flow_key k = *key;
+        if (key_vlan(&k) >= KEY_TUNNEL)
+            key_set_vlan(&k, 0);
+        return cores_scale(c, key_hash(&k, &c->secret));
+    }
     uint32_t ports = (uint32_t)(key->w[0] >> 32);
     uint64_t a = key->w[1];
     if (key_family(key) != 4)

@@ -91,10 +91,11 @@ static int replace_in_datagram(struct nst_flow *f, struct nst_packet *p, uint64_
 
     if (offset > payload || remove > payload - offset)
         return -EINVAL;
-    if (p->h.l3 != 14 + 4u * p->h.vlan_tags || m->nb_segs != 1)
+    if (m->nb_segs != 1 || (p->flags & (PACKET_TUNNEL | PACKET_WHOLE)) == (PACKET_TUNNEL | PACKET_WHOLE))
         return -EOPNOTSUPP;
+    uint32_t l3 = p->flags & PACKET_TUNNEL && p->around[0].family != 0 ? p->around[0].l3 : p->h.l3;
     uint64_t size = payload - remove + len, datagram = sizeof(struct rte_udp_hdr) + size;
-    if ((size > payload && (p->flags & PACKET_WHOLE) == 0 && p->h.payload - p->h.l3 + size > mtu) ||
+    if ((size > payload && (p->flags & PACKET_WHOLE) == 0 && p->h.payload - l3 + size > mtu) ||
         datagram > UINT16_MAX - 40)
         return -EMSGSIZE;
     rte_pktmbuf_trim(m, (uint16_t)after);
@@ -119,6 +120,8 @@ static int replace_in_datagram(struct nst_flow *f, struct nst_packet *p, uint64_
             sum = (uint16_t)~sum;
         u->dgram_cksum = sum != 0 ? sum : 0xffff;
     }
+    if (p->flags & PACKET_TUNNEL)
+        packet_fit(d, p->around, p->n_around, (uint32_t)p->h.payload + (uint32_t)size);
     return 0;
 }
 
@@ -133,6 +136,8 @@ int nst_flow_replace(struct nst_flow *f, enum nst_side side, uint64_t offset, si
         return -EOPNOTSUPP;
     if (p == NULL || (p->dir == 0 ? NST_SERVER : NST_CLIENT) != side)
         return -EINVAL;
+    if (half->inspect == &nst_tcp && (f->flags & FLOW_EDITED) == 0) /* in a tunnel */
+        return -EOPNOTSUPP;
     if (half->inspect == &nst_tcp)
         return replace_in_stream(f, side, p, offset, remove, bytes, len);
     int rc = replace_in_datagram(f, p, offset, remove, bytes, len);

@@ -141,6 +141,17 @@ static int open_fragments(struct nst_engine *e, const struct nst_engine_config *
                           ticks(c->fragment_time, NST_SEC(30)), &e->secret, fragment_give_up, e);
 }
 
+/* What lies behind them is parsed only where somebody asks for it. */
+static int open_tunnels(struct nst_engine *e, const struct nst_engine_config *c)
+{
+    uint32_t limit = c->networks != 0 ? c->networks : NETWORKS_DEFAULT;
+
+    e->tunnels = (uint8_t)(e->nf->tunnels | c->tunnels);
+    if ((e->nf->tunnels | c->tunnels) > NST_TUNNELS_ALL || limit > NETWORKS_MAX)
+        return -EINVAL;
+    return e->tunnels != 0 ? networks_open(&e->networks, limit, e->fragments.life, &e->secret) : 0;
+}
+
 int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *config, struct nst_port *const ports[],
                     unsigned n)
 {
@@ -191,6 +202,8 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     if (rc == 0)
         rc = open_fragments(e, config);
     if (rc == 0)
+        rc = open_tunnels(e, config);
+    if (rc == 0)
         rc = edit_open(e, e->flows.limit, config->edit_memory, config->edit_per_stream);
     if (rc == 0)
         rc = stream_pool_open(&e->stream, config->stream_memory != 0 ? config->stream_memory : (size_t)256 << 20);
@@ -226,6 +239,7 @@ void nst_engine_close(struct nst_engine *e)
     flows_close(e);
     stream_pool_close(&e->stream);
     fragments_close(&e->fragments);
+    networks_close(&e->networks);
     overlap_close(e);
     while (e->turn_pool != NULL) {
         struct flow_turn *t = e->turn_pool;
@@ -325,6 +339,7 @@ void nst_engine_stats(const struct nst_engine *e, struct nst_engine_stats *out)
     out->fragments_kept = e->fragments.kept;
     out->fragments_kept_peak = e->fragments.kept_peak;
     out->datagrams = e->fragments.wholes_made;
+    out->networks = e->networks.used;
     out->stream_kept = (uint64_t)e->stream.used * SEGMENT_BLOCK;
     out->edit_kept = (uint64_t)e->edit_pool.used * EDIT_BLOCK;
     out->edit_kept_peak = (uint64_t)e->edit_pool.used_peak * EDIT_BLOCK;

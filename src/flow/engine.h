@@ -9,6 +9,7 @@
 #include "flow/cores.h"
 #include "flow/edit_map.h"
 #include "flow/fragment.h"
+#include "flow/network.h"
 #include "flow/parse.h"
 #include "flow/segments.h"
 #include "flow/table.h"
@@ -130,6 +131,7 @@ struct nst_engine {
     uint8_t stages[2];  /* by a packet's dir, bit per stage of its way: the half there has a part */
     uint8_t proto;      /* as in nst_nf */
     uint8_t checks;     /* flags of packets whose checksums have to be looked at */
+    uint8_t tunnels;    /* that are looked into */
     bool draining, replay;
     bool any;             /* flows of every IP protocol: NST_PROTO_ANY, and then proto is 0 */
     bool loops;           /* a half is written as a loop */
@@ -156,6 +158,7 @@ struct nst_engine {
     uint32_t epoch, burst_epoch; /* counts flows that went; its value when the burst was looked up */
     struct stream_pool stream;
     struct fragments fragments;
+    struct networks networks; /* inside tunnels */
     enum nst_overlap overlap; /* nst_tcp: of ends in none of these networks, which are in the order to look in */
     struct nst_overlap_net *overlap_nets;
     unsigned n_overlap_nets;
@@ -349,11 +352,31 @@ void reset_both(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p);
 /* After the parsing of a burst in which one of them was seen. May leave fewer packets in it, and sets anew the bucket
  * of those that it changes. */
 void burst_special(struct nst_engine *e, const struct table_bucket *bucket[PORT_BURST]);
+/* Fragments of this protocol are put together: the NF is for it, or it may carry a tunnel that is looked into. */
+bool fragment_is_ours(const struct nst_engine *e, uint8_t proto);
 /* A fragment that will not become part of a whole: the policy's matter. The engine comes as a void pointer. */
-void fragment_give_up(void *engine, struct nst_packet *p);
+void fragment_give_up(void *engine, struct nst_packet *p, enum nst_fault why);
 /* The ends of a whole datagram: each of its fragments meets it, and is counted. */
 void whole_send(struct nst_engine *e, struct nst_packet *whole, struct nst_port *port, uint64_t *count);
 void whole_drop(struct nst_engine *e, struct nst_packet *whole, enum nst_cause cause);
+
+/* ---- tunnel.c ---- */
+/* Looks into the tunnels of a packet, of which was parsed what is outside, and answers like parse_packet for the innermost
+ * packet, whose headers then are the packet's. Its network is part of the key. `steering`: only for the choice of the
+ * core; no network is made known, and checksums are not looked at. */
+enum parsed tunnel_parse(struct nst_engine *e, struct rte_mbuf *m, enum parsed parsed, struct flow_key *key,
+                         bool *from_b, bool steering);
+
+/* A packet, with the tunnels that are looked into. */
+static inline enum parsed engine_parse(struct nst_engine *e, struct rte_mbuf *m, struct flow_key *key, bool *from_b,
+                                       bool steering)
+{
+    enum parsed parsed = parse_packet(m, &packet_of(m)->h, key, from_b);
+
+    return unlikely(e->tunnels != 0) && parsed <= PARSED_OTHER_PROTO ? tunnel_parse(e, m, parsed, key, from_b, steering)
+                                                                     : parsed;
+}
+
 /* ---- icmp.c ---- */
 /* An ICMP error that speaks of a flow whose NF wants to hear of it: true, and it has met its end, or is on its way. */
 bool icmp_take(struct nst_engine *e, struct nst_packet *p);

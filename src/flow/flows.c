@@ -150,6 +150,8 @@ static void flow_free(struct nst_engine *e, struct nst_flow *f)
             inspect->close(flow_inspector(f, (enum nst_side)side), f, (enum nst_side)side);
     }
     watch_leave(f);
+    if (unlikely(key_vlan(&f->key) >= KEY_TUNNEL))
+        networks_release(&e->networks, key_vlan(&f->key), e->tick);
     e->flows.free[e->flows.n_free++] = flow_number(f);
     e->stats.flows_closed++;
     e->stats.flows--;
@@ -215,7 +217,9 @@ struct nst_flow *flows_add(struct nst_engine *e, const struct flow_key *key, uin
         return NULL;
     }
     list_append(e, &e->list[life], f);
-    if (e->edits != 0 && key_proto(key) == IPPROTO_TCP)
+    if (unlikely(key_vlan(key) >= KEY_TUNNEL))
+        networks_hold(&e->networks, key_vlan(key));
+    else if (e->edits != 0 && key_proto(key) == IPPROTO_TCP)
         edit_begin(f);
     e->stats.flows_opened++;
     if (++e->stats.flows > e->stats.flows_peak)

@@ -18,6 +18,7 @@ struct datagram {
     uint32_t chain, older, newer;         /* slots */
     uint32_t have, total, n;              /* bytes; 0: the last fragment has not come */
     bool condemned;                       /* what else comes of it is given up, too */
+    uint8_t why;                          /* enum nst_fault */
 };
 
 static uint16_t be16(const uint8_t *p)
@@ -38,7 +39,8 @@ static uint8_t *ip_of(const struct nst_packet *p)
 
 /* ---- opening and closing ---- */
 int fragments_open(struct fragments *t, uint32_t limit, size_t bytes_limit, uint32_t life,
-                   const struct hash_secret *secret, void (*give_up)(void *arg, struct nst_packet *p), void *arg)
+                   const struct hash_secret *secret,
+                   void (*give_up)(void *arg, struct nst_packet *p, enum nst_fault why), void *arg)
 {
     uint32_t buckets = 16;
 
@@ -103,37 +105,37 @@ static void forget(struct fragments *t, const struct nst_packet *p)
     t->bytes -= mbuf_of(p)->pkt_len;
 }
 
-static void give_up_parts(struct fragments *t, struct datagram *d)
+static void give_up_parts(struct fragments *t, struct datagram *d, enum nst_fault why)
 {
     struct nst_packet *p;
 
     while ((p = d->came) != NULL) {
         d->came = p->next;
         forget(t, p);
-        t->give_up(t->arg, p);
+        t->give_up(t->arg, p, why);
     }
     d->first = d->last = NULL;
     d->n = 0;
 }
 
-static void give_up_oldest(struct fragments *t)
+static void give_up_oldest(struct fragments *t, enum nst_fault why)
 {
     uint32_t n = t->oldest;
 
-    give_up_parts(t, &t->slots[n]);
+    give_up_parts(t, &t->slots[n], why);
     slot_free(t, n);
 }
 
 void fragments_expire(struct fragments *t, uint32_t tick)
 {
     while (t->oldest != NONE && (int32_t)(tick - t->slots[t->oldest].born) > (int32_t)t->life)
-        give_up_oldest(t);
+        give_up_oldest(t, NST_FAULT_FRAGMENT_LATE);
 }
 
 void fragments_flush(struct fragments *t)
 {
     while (t->oldest != NONE)
-        give_up_oldest(t);
+        give_up_oldest(t, NST_FAULT_FRAGMENT_LATE);
 }
 
 static struct datagram *slot_for(struct fragments *t, const struct flow_key *key, uint32_t tick)
@@ -145,7 +147,7 @@ static struct datagram *slot_for(struct fragments *t, const struct flow_key *key
             return &t->slots[i];
     }
     if (t->free == NONE)
-        give_up_oldest(t); /* and it frees one */
+        give_up_oldest(t, NST_FAULT_FRAGMENT_ROOM); /* and it frees one */
     uint32_t n = t->free;
     struct datagram *d = &t->slots[n];
     t->free = d->chain;
@@ -286,13 +288,15 @@ static struct nst_packet *make_whole(struct fragments *t, struct datagram *d, co
         put16(ip + 4, len - first->h.l3 - IPV6_HEADER);
         unwrap_ipv6(ip, head - first->h.l3, *rte_pktmbuf_mtod_offset(mbuf_of(first), const uint8_t *, head));
     }
+    if (first->flags & PACKET_TUNNEL)
+        packet_fit(frame, first->around, first->n_around, len);
     struct nst_packet *whole = packet_of(m);
     *whole = (struct nst_packet){ .time = latest->time,
                                   .number = latest->number,
                                   .port = latest->port,
                                   .flags = PACKET_WHOLE,
                                   .parts = d->came,
-                                  .after = d->first,
+                                  .first = d->first,
                                   .n_parts = d->n };
     for (const struct nst_packet *p = first; p != NULL; p = p->after)
         whole->flags |= p->flags & PACKET_CHECKSUM_OPEN;
@@ -301,11 +305,13 @@ static struct nst_packet *make_whole(struct fragments *t, struct datagram *d, co
     return whole;
 }
 
-static void condemn(struct fragments *t, struct datagram *d, struct nst_packet *p)
+static void condemn(struct fragments *t, struct datagram *d, struct nst_packet *p, enum nst_fault why)
 {
+    if (!d->condemned)
+        d->why = (uint8_t)why;
     d->condemned = true;
-    give_up_parts(t, d);
-    t->give_up(t->arg, p);
+    give_up_parts(t, d, (enum nst_fault)d->why);
+    t->give_up(t->arg, p, (enum nst_fault)d->why);
 }
 
 struct nst_packet *fragments_add(struct fragments *t, struct nst_packet *p, uint16_t network, uint32_t tick)
@@ -316,9 +322,9 @@ struct nst_packet *fragments_add(struct fragments *t, struct nst_packet *p, uint
 
     fragments_expire(t, tick);
     while ((t->kept >= t->limit || t->bytes + bytes > t->bytes_limit) && t->oldest != NONE)
-        give_up_oldest(t);
+        give_up_oldest(t, NST_FAULT_FRAGMENT_ROOM);
     if (t->kept >= t->limit || t->bytes + bytes > t->bytes_limit || mbuf_of(p)->nb_segs > 1) {
-        t->give_up(t->arg, p);
+        t->give_up(t->arg, p, NST_FAULT_FRAGMENT_ROOM);
         return NULL;
     }
     read_fragment(p, network, &key, &more);
@@ -329,15 +335,15 @@ struct nst_packet *fragments_add(struct fragments *t, struct nst_packet *p, uint
     if (d->condemned || p->part_len == 0 || (more && p->part_len % 8 != 0) || end > UINT16_MAX ||
         d->n == FRAGMENTS_MAX || (d->total != 0 && (more ? end > d->total : end != d->total)) ||
         (!more && d->last != NULL && end_of(d->last) > end)) {
-        condemn(t, d, p);
+        condemn(t, d, p, NST_FAULT_FRAGMENT_LENGTH);
         return NULL;
     }
     switch (place(d, p)) {
     case REPEATED:
-        t->give_up(t->arg, p);
+        t->give_up(t->arg, p, NST_FAULT_FRAGMENT_REPEATED);
         return NULL;
     case OVERLAPS:
-        condemn(t, d, p);
+        condemn(t, d, p, NST_FAULT_FRAGMENT_OVERLAP);
         return NULL;
     default:
         break;
@@ -356,7 +362,7 @@ struct nst_packet *fragments_add(struct fragments *t, struct nst_packet *p, uint
         return NULL;
     struct nst_packet *whole = make_whole(t, d, p);
     if (whole == NULL)
-        give_up_parts(t, d);
+        give_up_parts(t, d, NST_FAULT_FRAGMENT_ROOM);
     slot_free(t, (uint32_t)(d - t->slots));
     return whole;
 }
@@ -372,13 +378,27 @@ static struct nst_packet *parts_of(struct fragments *t, struct nst_packet *whole
     return parts;
 }
 
+uint32_t fragments_count(const struct nst_packet *whole)
+{
+    uint32_t n = 0;
+
+    for (const struct nst_packet *p = whole->parts; p != NULL; p = p->next)
+        n += p->flags & PACKET_WHOLE ? fragments_count(p) : 1;
+    return n;
+}
+
 uint32_t fragments_free(struct fragments *t, struct nst_packet *whole)
 {
-    uint32_t n = whole->n_parts;
+    uint32_t n = 0;
 
     for (struct nst_packet *p = parts_of(t, whole), *next; p != NULL; p = next) {
         next = p->next;
-        rte_pktmbuf_free(mbuf_of(p));
+        if (p->flags & PACKET_WHOLE) {
+            n += fragments_free(t, p);
+        } else {
+            rte_pktmbuf_free(mbuf_of(p));
+            n++;
+        }
     }
     rte_pktmbuf_free(mbuf_of(whole));
     return n;
@@ -393,13 +413,14 @@ static bool carry(uint8_t *to, const uint8_t *first, const uint8_t *whole, uint3
     return true;
 }
 
-static void carry_headers(struct nst_packet *p, const uint8_t *first, const uint8_t *whole, uint32_t l3, uint8_t family)
+static void carry_headers(struct nst_packet *p, const uint8_t *link, uint32_t link_len, const uint8_t *first_ip,
+                          const uint8_t *whole, uint32_t l3, uint8_t family)
 {
     uint8_t *to = rte_pktmbuf_mtod(mbuf_of(p), uint8_t *), *ip = to + p->h.l3;
-    const uint8_t *first_ip = first + l3, *whole_ip = whole + l3;
+    const uint8_t *whole_ip = whole + l3;
 
     if (p->h.l3 == l3)
-        carry(to, first, whole, l3);
+        carry(to, link, whole, link_len);
     if (family == 4) {
         bool changed = carry(ip + 1, first_ip + 1, whole_ip + 1, 1);
         changed |= carry(ip + 8, first_ip + 8, whole_ip + 8, 1);
@@ -414,15 +435,21 @@ static void carry_headers(struct nst_packet *p, const uint8_t *first, const uint
 
 static void write_back(struct nst_packet *whole, uint32_t head)
 {
-    const struct nst_packet *first = whole->after;
+    enum { ETHER_ADDRESSES = 12 };
+    const struct nst_packet *first = whole->first;
     const uint8_t *frame = rte_pktmbuf_mtod(mbuf_of(whole), const uint8_t *);
-    uint32_t l3 = first->h.l3, n = l3 + (first->h.family == 4 ? 20 : IPV6_HEADER);
-    uint8_t before[ETHER_HEAD_MAX + IPV6_HEADER]; /* the first fragment is among those that change */
+    uint32_t l3 = first->h.l3, n = first->flags & PACKET_TUNNEL ? ETHER_ADDRESSES : l3;
+    uint8_t family = first->h.family;
+    uint8_t link[ETHER_HEAD_MAX], ip[IPV6_HEADER]; /* the first fragment is among those that change */
 
-    memcpy(before, rte_pktmbuf_mtod(mbuf_of(first), const uint8_t *), n);
+    memcpy(link, rte_pktmbuf_mtod(mbuf_of(first), const uint8_t *), n);
+    memcpy(ip, ip_of(first), family == 4 ? 20 : IPV6_HEADER);
     for (struct nst_packet *p = whole->parts; p != NULL; p = p->next) {
+        struct packet_outer_sum around[NST_TUNNEL_DEPTH];
+        unsigned sums = packet_outer_sums(p, around);
         memcpy(rte_pktmbuf_mtod_offset(mbuf_of(p), uint8_t *, p->h.payload), frame + head + p->part_at, p->part_len);
-        carry_headers(p, before, frame, l3, first->h.family);
+        carry_headers(p, link, n, ip, frame, l3, family);
+        packet_outer_mend(p, around, sums);
     }
 }
 
@@ -445,7 +472,7 @@ static void drop_options(uint8_t *ip)
 static struct nst_packet *cut_out(struct fragments *t, const struct nst_packet *whole, uint32_t head, uint32_t at,
                                   uint32_t len, uint32_t total)
 {
-    const struct nst_packet *first = whole->after;
+    const struct nst_packet *first = whole->first;
     uint32_t extra = first->h.family == 4 ? 0 : FRAGMENT_HEADER, l3 = first->h.l3;
     const uint8_t *frame = rte_pktmbuf_mtod(mbuf_of(whole), const uint8_t *);
     struct rte_mbuf *m = whole_alloc(t, head + extra + len);
@@ -468,6 +495,8 @@ static struct nst_packet *cut_out(struct fragments *t, const struct nst_packet *
         put16(ip + 4, head - l3 - IPV6_HEADER + extra + len);
         unwrap_ipv6(ip, head - l3, IPPROTO_FRAGMENT);
     }
+    if (first->flags & PACKET_TUNNEL)
+        packet_fit(to, first->around, first->n_around, head + extra + len);
     struct nst_packet *p = packet_of(m);
     *p = (struct nst_packet){ .time = whole->time, .number = whole->number, .port = whole->port };
     m->tx_offload = mbuf_of(whole)->tx_offload;
@@ -501,7 +530,7 @@ static struct nst_packet *cut_up(struct fragments *t, const struct nst_packet *w
 
 struct nst_packet *fragments_unfold(struct fragments *t, struct nst_packet *whole, uint32_t *n)
 {
-    const struct nst_packet *first = whole->after;
+    const struct nst_packet *first = whole->first;
     uint32_t head = headers_of(first), l3 = first->h.l3, was = 0;
     const uint8_t *ip = rte_pktmbuf_mtod_offset(mbuf_of(whole), const uint8_t *, l3);
     uint32_t end = first->h.family == 4 ? l3 + be16(ip + 2) : l3 + IPV6_HEADER + be16(ip + 4);

@@ -16,6 +16,7 @@
 #pragma once
 #include "flow/key.h"
 #include "io/packet.h"
+#include <netstar/engine.h>
 
 enum {
     FRAGMENTS_MAX = 256,    /* of one datagram: 64 KiB in pieces of 256 bytes, 1500 bytes in pieces of 8 */
@@ -37,7 +38,7 @@ struct fragments {
     uint32_t n_free_wholes;
     const struct hash_secret *secret;
     /* A fragment that will not become part of a whole. */
-    void (*give_up)(void *arg, struct nst_packet *p);
+    void (*give_up)(void *arg, struct nst_packet *p, enum nst_fault why);
     void *arg;
     uint32_t kept_peak;
     uint64_t wholes_made;
@@ -45,7 +46,8 @@ struct fragments {
 
 /* -ENOMEM. The secret, which is borrowed, keys the hash. */
 int fragments_open(struct fragments *t, uint32_t limit, size_t bytes_limit, uint32_t life,
-                   const struct hash_secret *secret, void (*give_up)(void *arg, struct nst_packet *p), void *arg);
+                   const struct hash_secret *secret,
+                   void (*give_up)(void *arg, struct nst_packet *p, enum nst_fault why), void *arg);
 /* Nothing may wait any more. */
 void fragments_close(struct fragments *t);
 
@@ -68,5 +70,9 @@ bool fragments_waiting(const struct fragments *t);
  */
 struct nst_packet *fragments_unfold(struct fragments *t, struct nst_packet *whole, uint32_t *n);
 
-/* Ends it with all its fragments; returns how many these were. */
+/* The packets that it came in. Where a fragment in a tunnel came in fragments itself, it is a whole, too: then it is
+ * among what fragments_unfold gives, flagged PACKET_WHOLE, and is unfolded in turn. */
+uint32_t fragments_count(const struct nst_packet *whole);
+
+/* Ends it with all its fragments; returns how many packets these were. */
 uint32_t fragments_free(struct fragments *t, struct nst_packet *whole);

@@ -69,7 +69,7 @@ bool icmp_take(struct nst_engine *e, struct nst_packet *p)
     if (!is_icmp(h) || nst_packet_icmp(p, &icmp) < 0)
         return false;
     struct rte_mbuf *m = mbuf_of(p);
-    if (parse_packet(m, h, &own, &from_b) != PARSED_OTHER_PROTO)
+    if (engine_parse(e, m, &own, &from_b, false) != PARSED_OTHER_PROTO)
         return false;
     const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *);
     uint32_t end = (uint32_t)h->payload + h->payload_len, have = end < m->data_len ? end : m->data_len;
@@ -97,6 +97,7 @@ bool icmp_take(struct nst_engine *e, struct nst_packet *p)
         right = false;
         cause = NST_BY_CHECKSUM;
     }
+    e->stats.faults[NST_FAULT_CHECKSUM] += cause == NST_BY_CHECKSUM;
     if (!right) {
         enum nst_verdict v = policy_of(e, cause);
         if (v == NST_FORWARD || v == NST_FORWARD_FLOW)

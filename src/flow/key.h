@@ -17,6 +17,9 @@ struct flow_key {
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "what comes first in the packet is the low half of a word");
 
+/* In the place of the VLAN stand also the networks inside tunnels (network.h), numbered from here. */
+enum { KEY_TUNNEL = 4096 };
+
 /* Ports as they lie in memory: that of a in the low half. */
 static inline uint64_t key_head(uint32_t ports, uint16_t vlan, uint8_t proto, uint8_t family)
 {
@@ -35,6 +38,10 @@ static inline uint16_t key_port_b(const struct flow_key *k)
 static inline uint16_t key_vlan(const struct flow_key *k)
 {
     return (uint16_t)(k->w[0] >> 16);
+}
+static inline void key_set_vlan(struct flow_key *k, uint16_t vlan)
+{
+    k->w[0] = (k->w[0] & ~((uint64_t)UINT16_MAX << 16)) | (uint64_t)vlan << 16;
 }
 static inline uint8_t key_proto(const struct flow_key *k)
 {

@@ -27,30 +27,45 @@ static inline uint16_t be16(const uint8_t *p)
 
 /* The transport header at `at`, of which the IP length says that it and its payload end at `end`; `have` bytes are
  * really there in one piece. */
-static inline bool parse_transport(const uint8_t *d, uint32_t at, uint32_t end, uint32_t have, struct nst_headers *h)
+static inline enum parsed parse_transport(const uint8_t *d, uint32_t at, uint32_t end, uint32_t have,
+                                          struct nst_headers *h)
 {
     uint32_t header;
 
     h->l4 = (uint16_t)at;
     if (h->proto == IPPROTO_TCP) {
         if (at + TCP_HEADER > end || at + TCP_HEADER > have)
-            return false;
+            return parsed_fault(NST_FAULT_TCP_HEADER);
         header = (uint32_t)(d[at + 12] >> 4) * 4;
         if (header < TCP_HEADER || at + header > end || at + header > have)
-            return false;
+            return parsed_fault(NST_FAULT_TCP_OFFSET);
         h->tcp_flags = d[at + 13];
     } else {
         if (at + UDP_HEADER > end || at + UDP_HEADER > have)
-            return false;
+            return parsed_fault(NST_FAULT_UDP_HEADER);
         header = be16(d + at + 4);
         if (header < UDP_HEADER || at + header > end)
-            return false;
+            return parsed_fault(NST_FAULT_UDP_LENGTH);
         end = at + header;
         header = UDP_HEADER;
     }
     h->payload = (uint16_t)(at + header);
     h->payload_len = (uint16_t)(end - at - header);
-    return true;
+    return PARSED_FLOW;
+}
+
+/* The options of an IPv4 header (RFC 791): one that is longer than what is left has the packet dropped by any host. */
+static bool options_lie(const uint8_t *option, const uint8_t *end)
+{
+    enum { END = 0, NOTHING = 1 };
+
+    while (option < end && *option != END) {
+        uint32_t len = *option == NOTHING ? 1 : end - option > 1 ? option[1] : 0;
+        if (len == 0 || (*option != NOTHING && len < 2) || len > (size_t)(end - option))
+            return true;
+        option += len;
+    }
+    return false;
 }
 
 static bool is_extension(uint8_t proto)
@@ -101,12 +116,18 @@ static enum parsed parse_ipv4(const uint8_t *d, uint32_t at, uint32_t have, uint
     const uint8_t *ip = d + at;
 
     if (at + IPV4_HEADER > have)
-        return PARSED_MALFORMED;
+        return parsed_fault(NST_FAULT_IP_HEADER);
     h->family = 4;
     h->proto = ip[9];
     uint32_t header = (ip[0] & 15u) * 4, total = be16(ip + 2);
-    if (ip[0] >> 4 != 4 || header < IPV4_HEADER || total < header || at + total > frame || at + header > have)
-        return PARSED_MALFORMED;
+    if (ip[0] >> 4 != 4)
+        return parsed_fault(NST_FAULT_IP_VERSION);
+    if (header < IPV4_HEADER || at + header > have)
+        return parsed_fault(NST_FAULT_IP_HEADER);
+    if (total < header || at + total > frame)
+        return parsed_fault(NST_FAULT_IP_LENGTH);
+    if (header > IPV4_HEADER && options_lie(ip + IPV4_HEADER, ip + header))
+        return parsed_fault(NST_FAULT_IP_OPTION);
     if ((be16(ip + 6) & 0x3fff) != 0) { /* more fragments, or an offset */
         h->payload = (uint16_t)(at + header);
         h->payload_len = (uint16_t)(total - header);
@@ -119,8 +140,9 @@ static enum parsed parse_ipv4(const uint8_t *d, uint32_t at, uint32_t have, uint
         key->w[0] = key_head(0, vlan, h->proto, 4);
         return PARSED_OTHER_PROTO;
     }
-    if (!parse_transport(d, at + header, at + total, have, h))
-        return PARSED_MALFORMED;
+    enum parsed is = parse_transport(d, at + header, at + total, have, h);
+    if (is != PARSED_FLOW)
+        return is;
 
     uint64_t addresses;
     uint32_t ports;
@@ -158,19 +180,21 @@ static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint
     bool fragment = false;
 
     if (at + IPV6_HEADER > have)
-        return PARSED_MALFORMED;
+        return parsed_fault(NST_FAULT_IP_HEADER);
     h->family = 6;
     h->proto = ip[6];
     uint32_t end = at + IPV6_HEADER + be16(ip + 4);
-    if (ip[0] >> 4 != 6 || end > frame)
-        return PARSED_MALFORMED;
+    if (ip[0] >> 4 != 6)
+        return parsed_fault(NST_FAULT_IP_VERSION);
+    if (end > frame)
+        return parsed_fault(NST_FAULT_IP_LENGTH);
     uint32_t l4 = skip_extensions(d, at + IPV6_HEADER, end < have ? end : have, &h->proto, &fragment);
     /* Where the extension headers do not end, TCP or UDP may be hidden behind them: their protocol is not known, and
      * the number of an extension header must not pass for one that nobody asked for. */
     if (l4 == 0 || (fragment && is_extension(h->proto)))
         h->proto = 0;
     if (l4 == 0)
-        return PARSED_MALFORMED;
+        return parsed_fault(NST_FAULT_EXTENSION);
     if (fragment) {
         h->payload = (uint16_t)l4;
         h->payload_len = (uint16_t)(end - l4);
@@ -183,11 +207,12 @@ static enum parsed parse_ipv6(const uint8_t *d, uint32_t at, uint32_t have, uint
         key->w[0] = key_head(0, vlan, h->proto, 6);
         return PARSED_OTHER_PROTO;
     }
-    if (!parse_transport(d, l4, end, have, h))
-        return PARSED_MALFORMED;
+    enum parsed is = parse_transport(d, l4, end, have, h);
+    if (is != PARSED_FLOW)
+        return is;
     /* Over IPv6 a datagram has a checksum (RFC 8200, 8.1), but for tunnels (RFC 6935). */
     if (h->proto == IPPROTO_UDP && be16(d + l4 + 6) == 0 && !may_omit_checksum(be16(d + l4 + 2)))
-        return PARSED_MALFORMED;
+        return parsed_fault(NST_FAULT_UDP_CHECKSUM);
 
     uint32_t ports;
     memcpy(&ports, d + h->l4, sizeof ports);
@@ -269,36 +294,44 @@ uint32_t parse_quoted(const uint8_t *d, uint32_t at, uint32_t have, uint8_t fami
     return l4;
 }
 
-enum parsed parse_any(struct rte_mbuf *m, struct nst_headers *h, struct flow_key *key, bool *from_b)
+enum parsed parse_at(const uint8_t *d, uint32_t at, uint32_t end, uint32_t have, uint16_t type, struct nst_headers *h,
+                     struct flow_key *key, bool *from_b, uint16_t *vlan)
 {
-    const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *);
-    uint32_t have = rte_pktmbuf_data_len(m), frame = rte_pktmbuf_pkt_len(m), at = ETHER_HEADER;
-    uint16_t vlan = 0;
-
     *h = (struct nst_headers){ 0 };
-    if (have < ETHER_HEADER)
-        return PARSED_NOT_IP;
-    /* Offsets are kept in 16 bits; no link carries an IP packet that would end beyond. */
-    if (frame > UINT16_MAX)
-        frame = UINT16_MAX;
-    if (have > frame)
-        have = frame;
-    uint16_t type = be16(d + 12);
-    while ((type == TYPE_VLAN || type == TYPE_QINQ) && h->vlan_tags < VLAN_TAGS_MAX) {
-        if (at + VLAN_TAG > have)
-            return PARSED_NOT_IP;
-        vlan = be16(d + at) & 0xfff;
-        type = be16(d + at + 2);
-        at += VLAN_TAG;
-        h->vlan_tags++;
+    *vlan = 0;
+    if (have > end)
+        have = end;
+    if (type == 0) {
+        if (at + ETHER_HEADER > have)
+            return parsed_fault(NST_FAULT_ETHER);
+        type = be16(d + at + 12);
+        at += ETHER_HEADER;
+        while ((type == TYPE_VLAN || type == TYPE_QINQ) && h->vlan_tags < VLAN_TAGS_MAX) {
+            if (at + VLAN_TAG > have)
+                return parsed_fault(NST_FAULT_ETHER);
+            *vlan = be16(d + at) & 0xfff;
+            type = be16(d + at + 2);
+            at += VLAN_TAG;
+            h->vlan_tags++;
+        }
     }
     h->l3 = (uint16_t)at;
     /* Some receivers take off any number of tags (Linux those of VLAN 0), so IP may be hidden behind them. */
     if (type == TYPE_VLAN || type == TYPE_QINQ)
-        return PARSED_MALFORMED;
+        return parsed_fault(NST_FAULT_TAGS);
     if (type == TYPE_IPV4)
-        return parse_ipv4(d, at, have, frame, vlan, h, key, from_b);
+        return parse_ipv4(d, at, have, end, *vlan, h, key, from_b);
     if (type == TYPE_IPV6)
-        return parse_ipv6(d, at, have, frame, vlan, h, key, from_b);
+        return parse_ipv6(d, at, have, end, *vlan, h, key, from_b);
     return PARSED_NOT_IP;
+}
+
+enum parsed parse_any(struct rte_mbuf *m, struct nst_headers *h, struct flow_key *key, bool *from_b)
+{
+    uint32_t frame = rte_pktmbuf_pkt_len(m);
+    uint16_t vlan;
+
+    /* Offsets are kept in 16 bits; no link carries an IP packet that would end beyond. */
+    return parse_at(rte_pktmbuf_mtod(m, const uint8_t *), 0, frame < UINT16_MAX ? frame : UINT16_MAX,
+                    rte_pktmbuf_data_len(m), 0, h, key, from_b, &vlan);
 }

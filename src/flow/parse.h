@@ -6,21 +6,33 @@
 #include "flow/key.h"
 #include "io/packet.h"
 #include <netinet/in.h>
+#include <netstar/engine.h>
 #include <rte_byteorder.h>
 
 enum parsed {
     PARSED_FLOW, /* headers, key and from_b are valid */
     PARSED_NOT_IP,
-    PARSED_OTHER_PROTO, /* IP, whole, but neither TCP nor UDP, which is the payload; the key tells the VLAN, and
+    PARSED_OTHER_PROTO, /* IP, whole, but neither TCP nor UDP, which is the payload; the key tells the network, and
                            parse_other the rest */
-    PARSED_CHECKSUM,    /* a flow's, but a checksum is wrong; the parser itself does not look */
+    PARSED_CHECKSUM,    /* a checksum is wrong; the parser itself does not look */
     PARSED_FRAGMENT,  /* h.proto is valid, 0 where further extension headers hide it; the payload is the fragment's, and
-                         the key tells the VLAN */
-    PARSED_MALFORMED, /* IP whose headers lie or are cut short, more tags; h.proto where it could be read, else 0 */
+                         the key tells the network */
+    PARSED_NO_ROOM,   /* in a tunnel whose network is not known, and there is no room for one more */
+    PARSED_MALFORMED, /* and enum nst_fault: h.proto where it could be read, else 0 */
 };
+
+static inline enum parsed parsed_fault(enum nst_fault fault)
+{
+    return (enum parsed)((unsigned)PARSED_MALFORMED + (unsigned)fault);
+}
 
 /* Ethernet, up to two VLAN tags, IPv4 or IPv6 with extension headers, TCP or UDP. */
 enum parsed parse_any(struct rte_mbuf *m, struct nst_headers *h, struct flow_key *key, bool *from_b);
+
+/* The same for what begins at `at` of a frame, goes on to `end`, and of which the bytes up to `have` are there: an Ethernet
+ * frame (type 0), or what an Ethernet type says. *vlan is that of the frame. */
+enum parsed parse_at(const uint8_t *d, uint32_t at, uint32_t end, uint32_t have, uint16_t type, struct nst_headers *h,
+                     struct flow_key *key, bool *from_b, uint16_t *vlan);
 
 /* The beginning of a packet that an ICMP error quotes: its key and who sent it, and where its transport header begins, of
  * which 8 bytes are there. 0: it does not say so much. Its lengths are not looked at: it is cut short. */

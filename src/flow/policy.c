@@ -31,6 +31,36 @@ const char *nst_cause_name(enum nst_cause cause)
     return (unsigned)cause < NST_CAUSES ? cause_names[cause] : "unknown";
 }
 
+const char *nst_fault_name(enum nst_fault f)
+{
+    static const char *const names[NST_FAULTS] = {
+        [NST_FAULT_ETHER] = "short ethernet header",
+        [NST_FAULT_TAGS] = "vlan tags",
+        [NST_FAULT_IP_HEADER] = "short ip header",
+        [NST_FAULT_IP_VERSION] = "ip version",
+        [NST_FAULT_IP_LENGTH] = "ip length",
+        [NST_FAULT_IP_OPTION] = "ip option",
+        [NST_FAULT_EXTENSION] = "extension headers",
+        [NST_FAULT_TCP_HEADER] = "short tcp header",
+        [NST_FAULT_TCP_OFFSET] = "tcp data offset",
+        [NST_FAULT_UDP_HEADER] = "short udp header",
+        [NST_FAULT_UDP_LENGTH] = "udp length",
+        [NST_FAULT_UDP_CHECKSUM] = "no udp checksum",
+        [NST_FAULT_TUNNEL] = "tunnel header",
+        [NST_FAULT_TUNNEL_DEPTH] = "tunnel depth",
+        [NST_FAULT_NESTED] = "nested fragment",
+        [NST_FAULT_CHECKSUM] = "wrong checksum",
+        [NST_FAULT_CHECKSUM_OUTER] = "wrong outer checksum",
+        [NST_FAULT_FRAGMENT_OVERLAP] = "fragment overlap",
+        [NST_FAULT_FRAGMENT_LENGTH] = "fragment length",
+        [NST_FAULT_FRAGMENT_REPEATED] = "fragment repeated",
+        [NST_FAULT_FRAGMENT_LATE] = "fragment late",
+        [NST_FAULT_FRAGMENT_ROOM] = "fragment no room",
+    };
+
+    return (unsigned)f < NST_FAULTS ? names[f] : "unknown";
+}
+
 const char *nst_worth_name(enum nst_worth w)
 {
     static const char *const names[NST_WORTHS] = {

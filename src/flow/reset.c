@@ -8,6 +8,48 @@
 #include <rte_tcp.h>
 #include <string.h>
 
+/* The Ethernet frame that a tunnel carries, or NULL. */
+static uint8_t *ethernet_in(uint8_t *d, const struct packet_layer *l)
+{
+    enum { VXLAN_HEADER = 8, SUM = 0x80, KEY = 0x20, SEQUENCE = 0x10 };
+    uint8_t *head = d + l->head;
+
+    if (l->kind == NST_TUNNEL_VXLAN)
+        return head + VXLAN_HEADER;
+    if (l->kind != NST_TUNNEL_GRE || head[2] != 0x65 || head[3] != 0x58)
+        return NULL;
+    return head + 4 + (head[0] & SUM ? 4 : 0) + (head[0] & KEY ? 4 : 0) + (head[0] & SEQUENCE ? 4 : 0);
+}
+
+/* Whether the other direction's tunnels can be told from this one's: not where it has labels, or an id, of its own. */
+static bool tunnels_turn(const struct nst_packet *p)
+{
+    for (unsigned i = 0; (p->flags & PACKET_TUNNEL) && i < p->n_around; i++) {
+        if (p->around[i].kind == NST_TUNNEL_MPLS || p->around[i].kind == NST_TUNNEL_GTPU)
+            return false;
+    }
+    return true;
+}
+
+static void turn_tunnels(const struct nst_packet *p, uint8_t *d)
+{
+    for (unsigned i = 0; i < p->n_around; i++) {
+        const struct packet_layer *l = &p->around[i];
+        uint32_t len = l->family == 4 ? 4 : 16;
+        uint8_t *at = d + l->l3 + (l->family == 4 ? 12 : 8), was[16];
+
+        memcpy(was, at, len);
+        memcpy(at, at + len, len);
+        memcpy(at + len, was, len);
+        uint8_t *ether = ethernet_in(d, l);
+        if (ether != NULL) {
+            memcpy(was, ether, RTE_ETHER_ADDR_LEN);
+            memcpy(ether, ether + RTE_ETHER_ADDR_LEN, RTE_ETHER_ADDR_LEN);
+            memcpy(ether + RTE_ETHER_ADDR_LEN, was, RTE_ETHER_ADDR_LEN);
+        }
+    }
+}
+
 /* A reset with the packet's addresses, or with them turned around. seq and ack are in host order. */
 static struct rte_mbuf *make_reset(const struct nst_packet *p, bool turned, uint32_t seq, uint32_t ack)
 {
@@ -29,6 +71,8 @@ static struct rte_mbuf *make_reset(const struct nst_packet *p, bool turned, uint
         memcpy(d, frame + RTE_ETHER_ADDR_LEN, RTE_ETHER_ADDR_LEN);
         memcpy(d + RTE_ETHER_ADDR_LEN, frame, RTE_ETHER_ADDR_LEN);
     }
+    if (turned && (p->flags & PACKET_TUNNEL))
+        turn_tunnels(p, d);
 
     struct rte_tcp_hdr *t = (void *)(d + l3 + ip_len);
     *t = (struct rte_tcp_hdr){
@@ -67,6 +111,8 @@ static struct rte_mbuf *make_reset(const struct nst_packet *p, bool turned, uint
         memcpy(ip->dst_addr, turned ? was->src_addr : was->dst_addr, sizeof ip->dst_addr);
         t->cksum = rte_ipv6_udptcp_cksum(ip, t);
     }
+    if (p->flags & PACKET_TUNNEL)
+        packet_fit(d, p->around, p->n_around, rte_pktmbuf_data_len(m));
     return m;
 }
 
@@ -103,7 +149,8 @@ void reset_both(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p)
     enum nst_side receiver = p->dir == 0 ? NST_SERVER : NST_CLIENT;
 
     inject(e, e->peer[p->port], p, make_reset(p, false, expected(f, receiver, seq), ack));
-    inject(e, e->ports[p->port], p, make_reset(p, true, expected(f, !receiver, ack), end));
+    if (tunnels_turn(p))
+        inject(e, e->ports[p->port], p, make_reset(p, true, expected(f, !receiver, ack), end));
 }
 
 /* ---- refusals ---- */
@@ -216,6 +263,10 @@ static struct rte_mbuf *make_prohibited(const struct nst_packet *p)
         sum = sum_of(icmp, ICMP + quoted, ip);
     }
     memcpy(icmp + 2, &sum, sizeof sum);
+    if (p->flags & PACKET_TUNNEL) {
+        turn_tunnels(p, d);
+        packet_fit(d, p->around, p->n_around, rte_pktmbuf_data_len(m));
+    }
     return m;
 }
 
@@ -229,7 +280,7 @@ int nst_packet_refuse(const struct nst_event *ev)
     struct nst_engine *e = p->flow->engine;
     const uint8_t *frame = rte_pktmbuf_mtod(mbuf_of(p), const uint8_t *);
     if ((p->h.proto == IPPROTO_TCP && (p->h.tcp_flags & RTE_TCP_RST_FLAG)) || nst_packet_icmp(p, &icmp) == 0 ||
-        !has_answerable_ends(p, frame))
+        !has_answerable_ends(p, frame) || !tunnels_turn(p))
         return -EOPNOTSUPP;
     if (!may_answer(e))
         return -EAGAIN;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making what leaves equal to what was inspected. Checksums are mended, not made anew: a wrong one stays wrong. */
 #include "flow/tcp_end.h"
-#include <rte_ether.h>
 #include <rte_ip.h>
 
 bool tcp_normal_bytes(const struct tcp_end *t, struct nst_packet *p, uint32_t off, uint32_t seq, uint32_t len)
@@ -51,9 +50,8 @@ bool tcp_normal_cut(struct nst_packet *p, uint32_t len)
     struct rte_mbuf *m = mbuf_of(p);
     uint32_t have = p->h.payload_len, gone = have - len, end = (uint32_t)p->h.payload + have;
 
-    /* In a tunnel the headers around it would have to change, too. */
-    if (p->h.l3 != sizeof(struct rte_ether_hdr) + p->h.vlan_tags * sizeof(struct rte_vlan_hdr))
-        return false;
+    if ((p->flags & (PACKET_TUNNEL | PACKET_WHOLE)) == (PACKET_TUNNEL | PACKET_WHOLE))
+        return false; /* it would leave in other fragments, which may not fit the link together with what is around them */
     if (len >= have || m->nb_segs != 1 || rte_pktmbuf_data_len(m) < end)
         return false;
     uint8_t *d = rte_pktmbuf_mtod(m, uint8_t *);
@@ -74,6 +72,8 @@ bool tcp_normal_cut(struct nst_packet *p, uint32_t len)
         mend(d + p->h.l3 + offsetof(struct rte_ipv4_hdr, hdr_checksum), was, is);
     rte_pktmbuf_trim(m, (uint16_t)(rte_pktmbuf_data_len(m) - (end - gone))); /* and what the link had padded */
     p->h.payload_len = (uint16_t)len;
+    if (p->flags & PACKET_TUNNEL)
+        packet_fit(d, p->around, p->n_around, end - gone);
     return clear_flag(p, RTE_TCP_FIN_FLAG);
 }
 

@@ -82,7 +82,7 @@ static void mend(uint8_t *data, const struct sum *s)
     data[s->at + 1] = (uint8_t) new;
 }
 
-int nst_packet_edit(struct nst_packet *p, size_t off, const void *bytes, size_t len)
+static int edit(struct nst_packet *p, size_t off, const void *bytes, size_t len)
 {
     struct rte_mbuf *m = mbuf_of(p);
     const struct nst_headers *h = &p->h;
@@ -124,4 +124,16 @@ int nst_packet_edit(struct nst_packet *p, size_t off, const void *bytes, size_t 
     mend(data, &ip);
     mend(data, &l4);
     return 0;
+}
+
+int nst_packet_edit(struct nst_packet *p, size_t off, const void *bytes, size_t len)
+{
+    struct packet_outer_sum around[NST_TUNNEL_DEPTH];
+
+    if ((p->flags & PACKET_TUNNEL) == 0)
+        return edit(p, off, bytes, len);
+    unsigned n = packet_outer_sums(p, around);
+    int rc = edit(p, off, bytes, len);
+    packet_outer_mend(p, around, n);
+    return rc;
 }

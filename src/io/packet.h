@@ -10,6 +10,14 @@
 #include <netstar/packet.h>
 #include <rte_mbuf.h>
 
+/* A tunnel that a packet is in. */
+struct packet_layer {
+    uint16_t l3;    /* the IP header around it; MPLS: the label stack */
+    uint16_t head;  /* the tunnel's own header; behind it the packet begins that it carries */
+    uint8_t kind;   /* enum nst_tunnel */
+    uint8_t family; /* of the IP header; 0: MPLS has none */
+};
+
 struct nst_packet {
     struct nst_packet *next; /* in whatever queue its owner keeps */
     struct nst_flow *flow;
@@ -26,9 +34,12 @@ struct nst_packet {
     /* One cache line so far, which every packet touches. What follows is for the rare, and holds nothing unless a flag
      * says so. */
     struct nst_packet *parts; /* PACKET_WHOLE: the fragments that it was made of, as they came, by next */
+    struct nst_packet *first; /* and that which stands first in it */
     struct nst_packet *after; /* of a fragment: that which follows it in the datagram */
     uint32_t n_parts;
-    uint16_t part_at, part_len; /* of a fragment: where its data belongs */
+    uint16_t part_at, part_len;                   /* of a fragment: where its data belongs */
+    struct packet_layer around[NST_TUNNEL_DEPTH]; /* PACKET_TUNNEL: what is around the headers in h, outermost first */
+    uint8_t n_around;
 };
 enum {
     PACKET_CHECKSUM_BAD = 1, /* says the device */
@@ -38,6 +49,7 @@ enum {
     PACKET_ICMP = 64,         /* an ICMP error on its way to the end that it is for: no inspector sees it */
     PACKET_WHOLE = 16,        /* made of fragments, which go out in its place (flow/fragment.h) */
     PACKET_MAPPED = 32,       /* of a flow whose numbers are mapped: flow/edit.h */
+    PACKET_TUNNEL = 128,      /* h is of the innermost packet in tunnels that were looked into */
 };
 enum { NST_PACKET_PRIV = 128 };
 _Static_assert(offsetof(struct nst_packet, parts) == 64, "what every packet touches is one cache line");
@@ -51,3 +63,19 @@ static inline struct rte_mbuf *mbuf_of(const struct nst_packet *p)
 {
     return (struct rte_mbuf *)((uintptr_t)p - sizeof(struct rte_mbuf));
 }
+
+/* ---- packet_outer.c: the headers of tunnels, when what they carry changes ---- */
+
+/* A packet that carries its payload up to `end` of its frame: sets the lengths around it, and computes the checksums that
+ * are in use anew. */
+void packet_fit(uint8_t *frame, const struct packet_layer around[], unsigned n, uint32_t end);
+
+/* Checksums around a packet, for an edit that changes no length: to be taken before it, and mended after it. One that
+ * was wrong stays wrong. Returns how many there are. */
+struct packet_outer_sum {
+    uint32_t at, from; /* the field; what it sums */
+    uint16_t sum;
+    bool udp;
+};
+unsigned packet_outer_sums(const struct nst_packet *p, struct packet_outer_sum sums[NST_TUNNEL_DEPTH]);
+void packet_outer_mend(struct nst_packet *p, const struct packet_outer_sum sums[], unsigned n);

@@ -163,7 +163,8 @@ static void no_checksum(void **state)
         frame[60] = frame[61] = 0;
         struct rte_mbuf *m = rte_pktmbuf_alloc(port_pool);
         memcpy(rte_pktmbuf_append(m, (uint16_t)len), frame, len);
-        assert_int_equal(parse_packet(m, &h, &key, &from_b), i == 0 ? PARSED_MALFORMED : PARSED_FLOW);
+        assert_int_equal(parse_packet(m, &h, &key, &from_b),
+                         i == 0 ? parsed_fault(NST_FAULT_UDP_CHECKSUM) : PARSED_FLOW);
         rte_pktmbuf_free(m);
     }
 }

@@ -8,6 +8,7 @@ enum { EXT_HOP = 0, EXT_ROUTING = 43, EXT_FRAGMENT = 44, EXT_AH = 51, EXT_DST = 
 
 struct result {
     enum parsed parsed;
+    enum nst_fault fault; /* of what is PARSED_MALFORMED */
     struct nst_headers h;
     struct flow_key key;
     bool from_b;
@@ -34,6 +35,11 @@ static struct result parse_split(const uint8_t *frame, unsigned len, unsigned mo
     m->pkt_len = len + more;
     memset(&r, 0xee, sizeof r);
     r.parsed = parse_packet(m, &r.h, &r.key, &r.from_b);
+    r.fault = NST_FAULTS;
+    if (r.parsed >= PARSED_MALFORMED) {
+        r.fault = (enum nst_fault)(r.parsed - PARSED_MALFORMED);
+        r.parsed = PARSED_MALFORMED;
+    }
     rte_pktmbuf_free(m);
     free(exact);
     return r;
@@ -209,12 +215,88 @@ static void cut_at_each_byte(void **state)
         unsigned payload = l4 + (paths[i].proto == IPPROTO_TCP ? 20 : 8);
         for (unsigned cut = 0; cut < len; cut++) {
             struct result r = parse(frame, cut);
-            assert_int_equal(r.parsed, cut < l3 ? PARSED_NOT_IP : PARSED_MALFORMED);
+            assert_int_equal(r.parsed, PARSED_MALFORMED);
+            assert_int_equal(r.fault, cut < l3   ? NST_FAULT_ETHER
+                                      : cut < l4 ? NST_FAULT_IP_HEADER
+                                                 : NST_FAULT_IP_LENGTH);
             /* The rest in another segment: only the headers must be in one piece. */
             r = parse_split(frame, cut, len - cut);
-            assert_int_equal(r.parsed, cut < l3 ? PARSED_NOT_IP : cut < payload ? PARSED_MALFORMED : PARSED_FLOW);
+            assert_int_equal(r.parsed, cut < payload ? PARSED_MALFORMED : PARSED_FLOW);
         }
         assert_int_equal(parse(frame, len).parsed, PARSED_FLOW);
+    }
+}
+
+/* What is wrong is told for each kind, and by the outermost header that is. */
+static void faults(void **state)
+{
+    struct lab_path tagged = lab_tcp4;
+    uint8_t frame[LAB_FRAME];
+    unsigned len;
+
+    tagged.tags = 3;
+    assert_int_equal(parse(frame, tcp(frame, &tagged, C2S, "x")).fault, NST_FAULT_TAGS);
+    len = tcp(frame, &lab_tcp4, C2S, "x");
+    frame[14] = 0x65;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_IP_VERSION);
+    frame[14] = 0x44;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_IP_HEADER);
+    frame[14] = 0x45;
+    frame[17]++;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_IP_LENGTH);
+    frame[17] = 39;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_TCP_HEADER);
+    frame[17] = 41;
+    frame[46] = 4 << 4;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_TCP_OFFSET);
+    len = lab_udp_frame(frame, &lab_udp4, C2S, "abc", 3);
+    frame[17] = 27;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_UDP_HEADER);
+    frame[17] = 31;
+    frame[39] = 12;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_UDP_LENGTH);
+    len = lab_udp_frame(frame, &lab_udp6, C2S, "abc", 3);
+    frame[60] = frame[61] = 0;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_UDP_CHECKSUM);
+    frame[20] = EXT_HOP;
+    frame[55] = 9;
+    assert_int_equal(parse(frame, len).fault, NST_FAULT_EXTENSION);
+    for (unsigned i = 0; i < NST_FAULTS; i++)
+        assert_string_not_equal(nst_fault_name((enum nst_fault)i), "unknown");
+    assert_string_equal(nst_fault_name(NST_FAULTS), "unknown");
+}
+
+/* Options of IPv4: a host drops the packet for one that lies, so nothing in it may be believed. */
+static void ipv4_options(void **state)
+{
+    static const struct {
+        uint8_t option[8];
+        bool good;
+    } cases[] = {
+        { { 1, 1, 1, 1, 1, 1, 1, 1 }, true },
+        { { 0, 9, 9, 9, 9, 9, 9, 9 }, true },
+        { { 148, 4, 0, 0, 0 }, true },
+        { { 7, 7, 4, 0, 0, 0, 0, 0 }, true },
+        { { 1, 1, 1, 1, 1, 1, 1, 7 }, false },
+        { { 7, 9, 4, 0 }, false },
+        { { 7, 1, 4, 0 }, false },
+        { { 7, 0, 4, 0 }, false },
+        { { 1, 7, 8, 4 }, false },
+        { { 68, 8, 5, 0, 0, 0, 0, 0 }, true },
+    };
+    uint8_t plain[LAB_FRAME], frame[LAB_FRAME];
+    unsigned len = tcp(plain, &lab_tcp4, C2S, "hello");
+
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        memcpy(frame, plain, 34);
+        memcpy(frame + 34, cases[i].option, 8);
+        memcpy(frame + 42, plain + 34, len - 34);
+        frame[14] = 0x47;
+        frame[17] = (uint8_t)(frame[17] + 8);
+        struct result r = parse(frame, len + 8);
+        assert_int_equal(r.parsed, cases[i].good ? PARSED_FLOW : PARSED_MALFORMED);
+        assert_int_equal(r.fault, cases[i].good ? NST_FAULTS : NST_FAULT_IP_OPTION);
+        assert_int_equal(r.h.proto, IPPROTO_TCP);
     }
 }
 
@@ -523,6 +605,8 @@ int main(void)
         cmocka_unit_test(keys_differ),
         cmocka_unit_test(vlan_tags),
         cmocka_unit_test(cut_at_each_byte),
+        cmocka_unit_test(faults),
+        cmocka_unit_test(ipv4_options),
         cmocka_unit_test(lying_ipv4),
         cmocka_unit_test(lying_ipv6),
         cmocka_unit_test(tcp_data_offset),
