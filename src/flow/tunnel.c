@@ -308,7 +308,7 @@ enum parsed tunnel_parse(struct nst_engine *e, struct rte_mbuf *m, enum parsed p
     if (!steering) {
         const uint8_t vlan[] = { (uint8_t)(k.vlan >> 8), (uint8_t)k.vlan };
         put(&k, vlan, sizeof vlan);
-        number = networks_find(&e->networks, k.name, k.name_len, e->tick);
+        number = networks_find(&e->networks, k.name, k.name_len, (uint32_t)((uint64_t)p->time >> TICK_SHIFT));
     }
     key_set_vlan(key, number);
     return number != NETWORK_NONE || parsed == PARSED_OTHER_PROTO ? parsed : PARSED_NO_ROOM;
