@@ -2,6 +2,8 @@
 #include "checks.h"
 #include "commands.h"
 #include "io/port.h"
+#include "line.h"
+#include "prepare.h"
 #include "store/url.h"
 #include "values.h"
 #include <netstar/reactor.h>
@@ -10,11 +12,15 @@
 
 void help_check(void)
 {
-    printf("Usage: netstar check [options]\n\n"
+    printf("Usage: netstar check [options]\n"
+           "       netstar check -c FILE [options of run]\n\n"
            "Looks whether this machine is fit for what the options say, and prints what to type where it\n"
-           "is not. The exit status is 0 when nothing is a problem. Nothing is changed.\n\n");
+           "is not. Of a configuration file it also tells every mistake, with its line and column, and\n"
+           "reads the files that it names. The exit status is 0 when nothing is a problem. Nothing is\n"
+           "changed.\n\n");
     settings_help(stdout, NULL, FOR_CHECK);
-    printf("\nExample:\n  netstar check --ports eth1,eth2 --store redis://localhost\n");
+    printf("\nExamples:\n  netstar check --ports eth1,eth2 --store redis://localhost\n"
+           "  netstar check -c edge.yaml\n");
 }
 
 void check_say(struct checks *k, enum check_level level, const char *what, const char *fmt, ...)
@@ -142,13 +148,106 @@ void check_store(struct checks *k, const struct settings *s)
               value_show_time(p.first - p.second > 0 ? p.first - p.second : p.first, first, sizeof first));
 }
 
+/* ---- a configuration file ---- */
+struct config_check {
+    struct checks *k;
+    const char *path;
+};
+
+static void config_mistake(void *arg, unsigned line, unsigned column, const char *text)
+{
+    const struct config_check *cc = arg;
+    char where[600];
+
+    if (line != 0)
+        snprintf(where, sizeof where, "%s:%u:%u", cc->path, line, column);
+    else
+        snprintf(where, sizeof where, "%s", cc->path);
+    check_say(cc->k, CHECK_PROBLEM, where, "%s", text);
+}
+
+/* What the NF itself reads, and what else the options name. */
+static void check_named(struct checks *k, const struct settings *s)
+{
+    struct complaint c;
+    struct prepared p;
+    char *rest, *line;
+    int rc = settings_probe(s, &c);
+
+    if (rc < 0)
+        check_say(k, CHECK_PROBLEM, "files", "%s", c.text);
+    rc = prepare(s, NULL, &p);
+    rest = p.why;
+    if (rc < 0)
+        check_say(k, CHECK_PROBLEM, s->module->name, "%s", strsep(&rest, "\n"));
+    while (rc < 0 && (line = strsep(&rest, "\n")) != NULL)
+        check_hint(k, "%s", line);
+    prepare_dispose(s, p.config);
+    prepared_free(&p);
+}
+
+static void check_machine(struct checks *k, const struct settings *s)
+{
+    check_kernel(k);
+    check_processor(k);
+    check_privileges(k, s->n_ports != 0);
+    check_hugepages(k, s);
+    for (unsigned i = 0; i < s->n_ports; i++)
+        check_port(k, s->ports[i]);
+    check_store(k, s);
+    check_memory(k, s);
+}
+
+static int verdict(const struct checks *k)
+{
+    unsigned n = k->counts[CHECK_PROBLEM];
+
+    if (n != 0)
+        printf("\nNot fit yet: %u problem%s.\n", n, n > 1 ? "s" : "");
+    else
+        printf("\nFit.\n");
+    return n != 0 ? EXIT_FAILED : 0;
+}
+
+/* All that `run` would take is taken here, too. */
+static int check_with_file(const char *path, int argc, char *argv[])
+{
+    struct checks k = { .out = stdout };
+    struct config_check cc = { .k = &k, .path = path };
+    struct line l;
+    struct complaint c;
+    int rc = line_read(&l, FOR_RUN, argc, argv, config_mistake, &cc, &c), status;
+
+    nst_log_level(NST_LOG_ERROR); /* the findings say it all */
+    if (rc == 0 && l.s.help) {
+        help_check();
+        status = 0;
+    } else if (rc == 0) {
+        check_say(&k, CHECK_OK, path, "the options of %s", l.name);
+        check_named(&k, &l.s);
+        check_machine(&k, &l.s);
+        status = verdict(&k);
+    } else if (k.counts[CHECK_PROBLEM] != 0) {
+        status = verdict(&k);
+    } else {
+        status = complaint_exit(&c, rc, "check");
+    }
+    line_free(&l);
+    return status;
+}
+
 int command_check(int argc, char *argv[])
 {
+    const struct settings_source from = { .who = FOR_CHECK, .argc = argc, .argv = argv };
+    const char *path = settings_config_path(argc, argv);
     struct checks k = { .out = stdout };
     struct settings s;
     struct complaint c;
-    int rc = settings_read(&s, NULL, FOR_CHECK, argc, argv, &c);
+    int rc;
 
+    if (path != NULL)
+        return check_with_file(path, argc, argv);
+    rc = settings_read(&s, &from, &c);
     if (rc < 0 || s.help) {
         if (rc == 0)
             help_check();
@@ -156,19 +255,7 @@ int command_check(int argc, char *argv[])
         return rc < 0 ? complaint_exit(&c, rc, "check") : 0;
     }
     nst_log_level(NST_LOG_ERROR); /* the findings say it all */
-    check_kernel(&k);
-    check_processor(&k);
-    check_privileges(&k, s.n_ports != 0);
-    check_hugepages(&k, &s);
-    for (unsigned i = 0; i < s.n_ports; i++)
-        check_port(&k, s.ports[i]);
-    check_store(&k, &s);
-    check_memory(&k, &s);
+    check_machine(&k, &s);
     settings_free(&s);
-
-    if (k.counts[CHECK_PROBLEM] != 0)
-        printf("\nNot fit yet: %u problem%s.\n", k.counts[CHECK_PROBLEM], k.counts[CHECK_PROBLEM] > 1 ? "s" : "");
-    else
-        printf("\nFit.\n");
-    return k.counts[CHECK_PROBLEM] != 0 ? EXIT_FAILED : 0;
+    return verdict(&k);
 }

@@ -11,6 +11,7 @@
 #include <semaphore.h>
 
 struct control;
+struct line;
 
 struct instance {
     const struct settings *s;
@@ -23,8 +24,9 @@ struct instance {
     struct meeting meeting;
     pthread_mutex_t failing, modules; /* one core fails, and one calls its module, at a time */
     struct progress progress;
-    void *config;        /* of the module: the one at work, or that will be */
-    void *config_before; /* and the one before, while it may still be in use */
+    void *config;                    /* of the module: the one at work, or that will be */
+    void *config_before;             /* and the one before, while it may still be in use */
+    struct line *line, *line_before; /* the configuration file as it was read for these; NULL: as at the start */
     bool reloading;
     struct control *control; /* NULL: it cannot be asked */
     int rc;                  /* the first thing that went wrong */

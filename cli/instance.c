@@ -3,6 +3,7 @@
 #include "control.h"
 #include "core.h"
 #include "prepare.h"
+#include "reload.h"
 #include "signals.h"
 #include <stdlib.h>
 #include <string.h>
@@ -253,8 +254,7 @@ int instance_run(const struct settings *s, struct report *report)
     else if (take_name(&in) == 0 && first_config(&in) == 0)
         with_ports(&in);
     control_close(&in);
-    prepare_dispose(s, in.config_before);
-    prepare_dispose(s, in.config);
+    reload_forget(&in);
     free(in.core);
     return in.rc;
 }

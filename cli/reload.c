@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "reload.h"
 #include "core.h"
+#include "line.h"
 #include "prepare.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -14,11 +15,61 @@
 struct helper {
     struct nst_watch watch; /* readable when it has ended */
     struct nst_future ended;
-    const struct settings *s;
-    void *old;                 /* the configuration to compare with, or to dispose of */
+    const struct settings *s;  /* of the instance */
+    void *config;              /* at work, to compare with; or to dispose of */
+    struct line *line;         /* what was read of the file; or to free */
     struct prepared *prepared; /* NULL: dispose */
     int rc;
 };
+
+static void free_line(struct line *line)
+{
+    if (line != NULL)
+        line_free(line);
+    free(line);
+}
+
+static void keep_mistake(void *arg, unsigned line, unsigned column, const char *text)
+{
+    struct helper *h = arg;
+    char *why = h->prepared->why;
+    size_t size = sizeof h->prepared->why, len = strlen(why);
+
+    len += (size_t)snprintf(why + len, size - len, "%s%s", len != 0 ? "\n" : "", h->s->from.path);
+    if (line != 0 && len < size)
+        len += (size_t)snprintf(why + len, size - len, ":%u:%u", line, column);
+    if (len < size)
+        snprintf(why + len, size - len, ": %s", text);
+}
+
+/* What the file says now. -EINVAL: it is wrong, or changes what cannot change while it runs. */
+static int read_line(struct helper *h)
+{
+    struct complaint c;
+    const char *fixed;
+    int rc;
+
+    h->line = calloc(1, sizeof *h->line);
+    if (h->line == NULL)
+        return -ENOMEM;
+    rc = line_read_again(h->line, h->s, keep_mistake, h, &c);
+    if (rc < 0 && h->prepared->why[0] == '\0')
+        snprintf(h->prepared->why, sizeof h->prepared->why, "%s", c.text);
+    fixed = rc == 0 ? settings_fixed_difference(h->s, &h->line->s) : NULL;
+    if (fixed != NULL) {
+        snprintf(h->prepared->why, sizeof h->prepared->why, "%s: %s can only change with a restart", h->s->from.path,
+                 fixed);
+        rc = -EINVAL;
+    }
+    return rc;
+}
+
+static int make_new(struct helper *h)
+{
+    int rc = h->s->from.path != NULL ? read_line(h) : 0;
+
+    return rc < 0 ? rc : prepare(h->line != NULL ? &h->line->s : h->s, h->config, h->prepared);
+}
 
 static void *helper_main(void *arg)
 {
@@ -26,10 +77,12 @@ static void *helper_main(void *arg)
     uint64_t one = 1;
 
     setpriority(PRIO_PROCESS, 0, 10); /* of this thread alone: packets come first */
-    if (h->prepared != NULL)
-        h->rc = prepare(h->s, h->old, h->prepared);
-    else
-        prepare_dispose(h->s, h->old);
+    if (h->prepared != NULL) {
+        h->rc = make_new(h);
+    } else {
+        prepare_dispose(h->s, h->config);
+        free_line(h->line);
+    }
     return write(h->watch.fd, &one, sizeof one) < 0 ? h : NULL;
 }
 
@@ -149,30 +202,35 @@ static json_t *success(char *said, nst_time took)
     return answer;
 }
 
-static json_t *swap(struct instance *in, struct prepared *p, nst_time began)
+static json_t *swap(struct instance *in, struct helper *made, nst_time began)
 {
-    struct helper gone = { .s = in->s, .old = in->config };
+    struct helper gone = { .s = in->s, .config = in->config, .line = in->line };
     int rc;
 
     in->config_before = in->config;
-    in->config = p->config;
+    in->line_before = in->line;
+    in->config = made->prepared->config;
+    in->line = made->line;
     rc = on_each_core(in, guest_swap);
     if (rc == 0)
         rc = on_each_core(in, guest_settle);
     if (rc < 0) /* it is ending, and frees both */
         return failure(in, rc == -ESHUTDOWN || rc == -ECANCELED ? "the instance is ending" : strerror(-rc));
     in->config_before = NULL;
+    in->line_before = NULL;
     rc = run_helper(&gone);
-    if (rc < 0 && rc != -ECANCELED)
-        prepare_dispose(in->s, gone.old); /* no thread for it */
-    return success(p->said, nst_clock() - began);
+    if (rc < 0 && rc != -ECANCELED) { /* no thread for it */
+        prepare_dispose(in->s, gone.config);
+        free_line(gone.line);
+    }
+    return success(made->prepared->said, nst_clock() - began);
 }
 
 json_t *reload(struct instance *in)
 {
     nst_time began = nst_clock();
     struct prepared p = { 0 };
-    struct helper helper = { .s = in->s, .old = in->config, .prepared = &p };
+    struct helper helper = { .s = in->s, .config = in->config, .prepared = &p };
     json_t *answer;
     int rc;
 
@@ -182,15 +240,22 @@ json_t *reload(struct instance *in)
         return failure(in, "another reload is under way");
     in->reloading = true;
     rc = run_helper(&helper);
-    if (rc == -ECANCELED) {
+    if (rc < 0) {
+        answer = failure(in, rc == -ECANCELED ? "the instance is ending" : p.why[0] != '\0' ? p.why : strerror(-rc));
         prepare_dispose(in->s, p.config);
-        answer = failure(in, "the instance is ending");
-    } else if (rc < 0) {
-        answer = failure(in, p.why[0] != '\0' ? p.why : strerror(-rc));
+        free_line(helper.line);
     } else {
-        answer = swap(in, &p, began);
+        answer = swap(in, &helper, began);
     }
     prepared_free(&p);
     in->reloading = false;
     return answer;
+}
+
+void reload_forget(struct instance *in)
+{
+    prepare_dispose(in->s, in->config_before);
+    free_line(in->line_before);
+    prepare_dispose(in->s, in->config);
+    free_line(in->line);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "replay.h"
 #include "commands.h"
-#include "modules.h"
+#include "line.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -47,35 +47,21 @@ static int run(const struct settings *s)
 
 int command_replay(int argc, char *argv[])
 {
-    const struct nst_module *module;
-    struct settings s;
+    struct line l;
     struct complaint c;
-    char command[64];
-    int rc, status;
+    int rc = line_read(&l, FOR_REPLAY, argc, argv, NULL, NULL, &c), status = 0;
 
-    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+    if (rc == 0 && l.s.help && l.name == NULL) {
         help_replay();
-        return 0;
-    }
-    if (argc < 2 || argv[1][0] == '-') {
-        complain(&c, -EINVAL, "replay needs the name of a network function, before the options");
-        return complaint_exit(&c, -EINVAL, "replay");
-    }
-    rc = module_find(&module, argv[1], &c);
-    if (rc < 0)
-        return complaint_exit(&c, rc, "replay");
-    snprintf(command, sizeof command, "replay %s", argv[1]);
-    rc = settings_read(&s, module, FOR_REPLAY, argc - 1, argv + 1, &c);
-    if (rc == 0 && s.help) {
-        printf("Usage: netstar replay %s -r FILE [--times N] [options]\n\n", argv[1]);
-        settings_help(stdout, module, FOR_REPLAY);
-        status = 0;
-    } else if (rc < 0 || (rc = settings_probe(&s, &c)) < 0) {
-        status = complaint_exit(&c, rc, command);
+    } else if (rc == 0 && l.s.help) {
+        printf("Usage: netstar replay %s -r FILE [--times N] [options]\n\n", l.name);
+        settings_help(stdout, l.s.module, FOR_REPLAY);
+    } else if (rc < 0 || (rc = settings_probe(&l.s, &c)) < 0) {
+        status = complaint_exit(&c, rc, l.command);
     } else {
-        nst_log_level(s.verbose ? NST_LOG_DEBUG : NST_LOG_WARNING);
-        status = run(&s);
+        nst_log_level(l.s.verbose ? NST_LOG_DEBUG : NST_LOG_WARNING);
+        status = run(&l.s);
     }
-    settings_free(&s);
+    line_free(&l);
     return status;
 }

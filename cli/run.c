@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "commands.h"
 #include "instance.h"
+#include "line.h"
 #include "modules.h"
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,8 @@
 
 void help_run(void)
 {
-    printf("Usage: netstar run NAME|./FILE.so [options]\n\n"
+    printf("Usage: netstar run NAME|./FILE.so [options]\n"
+           "       netstar run -c FILE [options]\n\n"
            "Runs a network function between ports or on captures until Ctrl-C or the end of the input, and\n"
            "then prints a report.\n\n"
            "Network functions (netstar run NAME --help lists their own options):\n");
@@ -19,7 +21,8 @@ void help_run(void)
     settings_help(stdout, &no_module, FOR_RUN);
     printf("\nExamples:\n"
            "  netstar run ips --rules my.rules --ports eth1,eth2 --store redis://localhost\n"
-           "  netstar run ips --rules my.rules -r in.pcap -w out.pcap --report -\n");
+           "  netstar run ips --rules my.rules -r in.pcap -w out.pcap --report -\n"
+           "  netstar run -c edge.yaml --store redis://localhost\n");
 }
 
 static void help_module(const char *name, const struct nst_module *m)
@@ -50,10 +53,8 @@ static void run_without_huge_pages(int argc, char *argv[])
     nst_log(NST_LOG_WARNING, "others took the huge pages meanwhile: starting again with ordinary ones");
     if (again != NULL) {
         again[0] = (char *)"netstar";
-        again[1] = argv[0];
-        again[2] = argv[1];
-        again[3] = (char *)"--no-huge";
-        memcpy(again + 4, argv + 2, (size_t)(argc - 2) * sizeof *again);
+        memcpy(again + 1, argv, (size_t)argc * sizeof *again);
+        again[argc + 1] = (char *)"--no-huge";
         execv("/proc/self/exe", again);
         free(again);
     }
@@ -81,35 +82,20 @@ static int run(const struct settings *s, int argc, char *argv[])
 
 int command_run(int argc, char *argv[])
 {
-    const struct nst_module *module;
-    struct settings s;
+    struct line l;
     struct complaint c;
-    char command[64];
-    int rc, status;
+    int rc = line_read(&l, FOR_RUN, argc, argv, NULL, NULL, &c), status = 0;
 
-    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+    if (rc == 0 && l.s.help && l.name == NULL)
         help_run();
-        return 0;
-    }
-    if (argc < 2 || argv[1][0] == '-') {
-        complain(&c, -EINVAL, "run needs the name of a network function, before the options");
-        return complaint_exit(&c, -EINVAL, "run");
-    }
-    rc = module_find(&module, argv[1], &c);
-    if (rc < 0)
-        return complaint_exit(&c, rc, "run");
-
-    snprintf(command, sizeof command, "run %s", argv[1]);
-    rc = settings_read(&s, module, FOR_RUN, argc - 1, argv + 1, &c);
-    if (rc == 0 && s.help) {
-        help_module(argv[1], module);
-        status = 0;
-    } else if (rc < 0 || (rc = settings_probe(&s, &c)) < 0) {
-        status = complaint_exit(&c, rc, command);
+    else if (rc == 0 && l.s.help)
+        help_module(l.name, l.s.module);
+    else if (rc < 0 || (rc = settings_probe(&l.s, &c)) < 0) {
+        status = complaint_exit(&c, rc, l.command);
     } else {
-        nst_log_level(s.quiet ? NST_LOG_WARNING : s.verbose ? NST_LOG_DEBUG : NST_LOG_INFO);
-        status = run(&s, argc, argv);
+        nst_log_level(l.s.quiet ? NST_LOG_WARNING : l.s.verbose ? NST_LOG_DEBUG : NST_LOG_INFO);
+        status = run(&l.s, argc, argv);
     }
-    settings_free(&s);
+    line_free(&l);
     return status;
 }

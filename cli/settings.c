@@ -3,17 +3,15 @@
 #include "control_place.h"
 #include "store/url.h"
 #include "values.h"
-#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 const struct nst_module no_module = { .abi = NST_MODULE_ABI, .name = "NAME" };
 
 enum {
-    PORTS = 1,
+    CONFIG = 1,
+    PORTS,
     READ,
     WRITE,
     SPEED,
@@ -43,17 +41,23 @@ enum {
     OF_MODULE, /* and the index of the module's option */
 };
 
+/* The form of a value in a configuration file: one value, but for these. */
+enum { AS_LIST = 1 << 8, AS_EACH = 1 << 9 };
+
 static const struct {
     struct option_spec spec;
     unsigned who;
 } common[] = {
+    { { CONFIG, "config", 'c', "FILE",
+        "take options from this file (YAML, see docs/operating.md); those of the command line count more" },
+      FOR_RUN | FOR_CHECK },
     { { PORTS, "ports", 0, "A,B[,C,D]",
         "Linux interfaces or DPDK devices, in pairs: what comes in by A leaves by B, and back. xdp:eth1 or "
         "packet:eth1 picks the driver" },
-      FOR_RUN | FOR_CHECK },
+      FOR_RUN | FOR_CHECK | AS_LIST },
     { { READ, "read", 'r', "FILE",
         "take packets from a capture (pcap or pcapng, - is standard input); several are merged by time" },
-      FOR_RUN | FOR_REPLAY },
+      FOR_RUN | FOR_REPLAY | AS_EACH },
     { { WRITE, "write", 'w', "FILE", "write what is forwarded to a pcap file" }, FOR_RUN },
     { { SPEED, "speed", 0, "X", "replay captures X times as fast as recorded; max (the default): as fast as can be" },
       FOR_RUN },
@@ -76,7 +80,7 @@ static const struct {
     { { OVERLAP, "overlap", 0, "POLICY[,NET/LEN=POLICY...]",
         "how TCP ends take overlapping segments: first (the default), last, linux, bsd, windows ...; by network where "
         "one is given" },
-      FOR_RUN | FOR_REPLAY },
+      FOR_RUN | FOR_REPLAY | AS_LIST },
     { { NORMALISE, "normalise", 0, NULL,
         "make TCP that leaves equal to what was inspected: bytes that conflict are overwritten, not dropped" },
       FOR_RUN | FOR_REPLAY },
@@ -93,7 +97,7 @@ static const struct {
         "work on N cores (1); each has flows, stream data, a connection to the store and an NF of its own" },
       FOR_RUN | FOR_CHECK },
     { { CPU, "cpu", 0, "N[,N...]", "stay on this processor; with --cores on these, one for each" },
-      FOR_RUN | FOR_REPLAY },
+      FOR_RUN | FOR_REPLAY | AS_LIST },
     { { TIMES, "times", 0, "N", "measure N passes (10), after one to warm up" }, FOR_REPLAY },
     { { MEMORY, "memory", 0, "SIZE", "bytes that the packets may take (1G)" }, FOR_REPLAY },
     { { INSTANCE, "instance", 0, "NAME", "what this instance is called by those who ask for it (the NF's name)" },
@@ -108,7 +112,7 @@ static const struct {
 };
 enum { N_COMMON = sizeof common / sizeof *common };
 
-static size_t module_options(const struct nst_module *m)
+size_t settings_module_options(const struct nst_module *m)
 {
     size_t n = 0;
 
@@ -184,6 +188,14 @@ static int set_cpus(struct settings *s, const char *value, struct complaint *c)
     }
 }
 
+/* The command line says where packets come from, so the file does not. */
+static void take_source(struct settings *s)
+{
+    if (s->on_line && !s->line_source)
+        s->n_inputs = s->n_ports = 0;
+    s->line_source = s->on_line;
+}
+
 static int set(void *arg, const struct option_spec *spec, const char *value, struct complaint *c)
 {
     static const char *const fail_words[] = { "closed", "open" };
@@ -194,10 +206,18 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
     unsigned word;
     int rc = 0;
 
+    if (spec->id < OF_MODULE)
+        s->text[spec->id] = value != NULL ? value : "true";
     switch (spec->id) {
+    case CONFIG:
+        if (s->from.file == NULL)
+            return complain(c, -EINVAL, "--config is to be written out, and FILE behind it");
+        return 0;
     case PORTS:
+        take_source(s);
         return set_ports(s, value, c);
     case READ:
+        take_source(s);
         if (s->n_inputs == INPUTS_MAX)
             return complain(c, -EINVAL, "-r: more than %d captures", INPUTS_MAX);
         s->inputs[s->n_inputs++] = value;
@@ -287,142 +307,148 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
     }
 }
 
-static int validate(const struct settings *s, enum settings_for who, struct complaint *c)
+/* The module's own. -ENOEXEC: one is called like one of the command's. */
+static int own_options(const struct nst_module *m, struct option_spec own[], const struct option_spec specs[], size_t n,
+                       struct complaint *c)
 {
-    if (s->n_ports != 0 && s->n_ports % 2 != 0)
-        return complain(c, -EINVAL, "--ports: %u ports given; they come in pairs: A,B or A,B,C,D", s->n_ports);
-    for (unsigned i = 0; i < s->n_ports; i++)
-        for (unsigned j = 0; j < i; j++)
-            if (strcmp(s->ports[i], s->ports[j]) == 0)
-                return complain(c, -EINVAL, "--ports: %s is given twice", s->ports[i]);
-    if (s->module == NULL)
-        return 0;
-    if (s->n_cpus != 0 && s->n_cpus != s->cores)
-        return complain(c, -EINVAL, "--cpu: %u processors given for %u core%s", s->n_cpus, s->cores,
-                        s->cores > 1 ? "s" : "");
-    for (unsigned i = 0; i < s->n_cpus; i++)
-        for (unsigned j = 0; j < i; j++)
-            if (s->cpus[i] == s->cpus[j])
-                return complain(c, -EINVAL, "--cpu: %d is given twice", s->cpus[i]);
-    if (s->n_ports != 0 && s->n_inputs != 0)
-        return complain(c, -EINVAL, "--ports and -r exclude each other: live traffic, or captures");
-    if (who == FOR_REPLAY && s->n_inputs == 0)
-        return complain(c, -EINVAL, "where do the packets come from? Give -r FILE");
-    if (s->n_ports == 0 && s->n_inputs == 0)
-        return complain(c, -EINVAL, "where do the packets come from? Give --ports A,B or -r FILE");
-    if (s->n_inputs == 0 && s->output != NULL)
-        return complain(c, -EINVAL, "-w goes with -r: live ports send what is forwarded");
-    if (s->n_inputs == 0 && s->speed != 0)
-        return complain(c, -EINVAL, "--speed goes with -r: live traffic has its own speed");
-    if (s->output != NULL && s->report != NULL && strcmp(s->output, "-") == 0 && strcmp(s->report, "-") == 0)
-        return complain(c, -EINVAL, "-w - and --report - exclude each other: there is one standard output");
-    if (s->quiet && s->verbose)
-        return complain(c, -EINVAL, "--quiet and --verbose exclude each other");
-    for (size_t i = 0; i < module_options(s->module); i++)
-        if (s->module->options[i].required && s->module_values[i] == NULL)
-            return complain(c, -EINVAL, "%s needs --%s %s", s->module->name, s->module->options[i].name,
-                            s->module->options[i].value_name != NULL ? s->module->options[i].value_name : "");
+    for (size_t i = 0; i < settings_module_options(m); i++) {
+        const struct nst_option *o = &m->options[i];
+        for (size_t k = 0; k < n; k++)
+            if (strcmp(specs[k].name, o->name) == 0)
+                return complain(c, -ENOEXEC, "the module %s declares the option --%s, which is taken", m->name,
+                                o->name);
+        own[i] = (struct option_spec){ OF_MODULE + (int)i, o->name, 0, o->value_name, o->help };
+    }
     return 0;
 }
 
-int settings_read(struct settings *s, const struct nst_module *module, enum settings_for who, int argc, char *argv[],
-                  struct complaint *c)
+static unsigned read_file(struct settings *s, const struct option_spec *specs, size_t n, size_t own)
 {
-    struct option_spec *specs;
-    size_t own = module_options(module), n;
+    struct option_spec keys[N_COMMON];
+    enum config_form forms[N_COMMON];
+    struct config_specs in = { .common = keys, .forms = forms, .own = specs + n, .n_own = own };
+    const struct settings_source *from = &s->from;
+
+    for (size_t i = 0; i < N_COMMON; i++) {
+        if ((common[i].who & from->who) == 0 || common[i].spec.id == HELP || common[i].spec.id == CONFIG)
+            continue;
+        forms[in.n_common] = common[i].who & AS_LIST ? CONFIG_LIST : common[i].who & AS_EACH ? CONFIG_EACH : CONFIG_ONE;
+        keys[in.n_common++] = common[i].spec;
+    }
+    in.nf = s->module != NULL ? s->module->name : NULL;
+    return config_apply(from->file, &in, set, s, from->say, from->say_arg);
+}
+
+struct first {
+    struct complaint *c;
+    unsigned n;
+};
+
+static void keep_first(void *arg, unsigned line, unsigned column, const char *text)
+{
+    struct first *f = arg;
+
+    (void)line;
+    (void)column;
+    if (f->n++ == 0)
+        complain(f->c, -EINVAL, "%s", text);
+}
+
+static int read_all(struct settings *s, const struct option_spec *specs, size_t n, size_t own, struct complaint *c)
+{
+    const struct settings_source *from = &s->from;
+    struct first first = { .c = c };
+    unsigned mistakes = from->file != NULL ? read_file(s, specs, n, own) : 0;
     int rc;
 
-    *s = (struct settings){
-        .module = module, .cores = 1, .times = 10, .memory = (uint64_t)1 << 30, .store = "mem:", .store_name = "mem:"
-    };
+    s->on_line = true;
+    rc = options_read(from->argc, from->argv, specs, n + own, set, s, c);
+    if (rc < 0 || s->help)
+        return rc;
+    if (from->file == NULL)
+        return settings_validate(s, from->who, keep_first, &first) != 0 ? -EINVAL : 0;
+    /* What contradicts what is only known of values that are right. */
+    if (mistakes == 0 && s->module != NULL)
+        mistakes = settings_validate(s, from->who, from->say, from->say_arg);
+    if (mistakes == 0)
+        return 0;
+    return complain(c, -EINVAL, "%s: %u mistake%s", from->path, mistakes, mistakes > 1 ? "s" : "");
+}
+
+int settings_read(struct settings *s, const struct settings_source *from, struct complaint *c)
+{
+    const struct nst_module *module = from->module;
+    size_t own = settings_module_options(module), n;
+    struct option_spec *specs = calloc(N_COMMON + own, sizeof *specs);
+    int rc;
+
+    _Static_assert((int)OF_MODULE <= (int)SETTINGS_MAX, "each option has a place for its text");
+    *s = (struct settings){ .from = *from,
+                            .module = module,
+                            .cores = 1,
+                            .times = 10,
+                            .memory = (uint64_t)1 << 30,
+                            .store = "mem:",
+                            .store_name = "mem:" };
     s->module_values = calloc(own + 1, sizeof *s->module_values);
-    specs = calloc(N_COMMON + own, sizeof *specs);
     if (s->module_values == NULL || specs == NULL) {
         free(specs);
         return complain(c, -ENOMEM, "out of memory");
     }
-    n = common_options(specs, who);
-    for (size_t i = 0; i < own; i++) {
-        const struct nst_option *o = &module->options[i];
-
-        for (size_t k = 0; k < n; k++)
-            if (strcmp(specs[k].name, o->name) == 0) {
-                free(specs);
-                return complain(c, -ENOEXEC, "the module %s declares the option --%s, which is taken", module->name,
-                                o->name);
-            }
-        specs[n++] = (struct option_spec){ OF_MODULE + (int)i, o->name, 0, o->value_name, o->help };
-    }
-    rc = options_read(argc, argv, specs, n, set, s, c);
+    n = common_options(specs, from->who);
+    rc = own_options(module, specs + n, specs, n, c);
+    if (rc == 0)
+        rc = read_all(s, specs, n, own, c);
     free(specs);
-    if (rc == 0 && !s->help)
-        rc = validate(s, who, c);
     return rc;
+}
+
+const char *settings_config_path(int argc, char *argv[])
+{
+    static const char name[] = "--config";
+    const char *path = NULL;
+
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        if (strcmp(word, "-c") == 0 || strcmp(word, name) == 0)
+            path = i + 1 < argc ? argv[++i] : path;
+        else if (strncmp(word, "-c", 2) == 0)
+            path = word + 2;
+        else if (strncmp(word, name, strlen(name)) == 0 && word[strlen(name)] == '=')
+            path = word + strlen(name) + 1;
+    }
+    return path;
+}
+
+const char *settings_fixed_difference(const struct settings *now, const struct settings *next)
+{
+    for (size_t i = 0; i < N_COMMON; i++) {
+        const char *a = now->text[common[i].spec.id], *b = next->text[common[i].spec.id];
+        if ((a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0))
+            return common[i].spec.name;
+    }
+    for (size_t i = 0; i < settings_module_options(now->module); i++) {
+        const char *a = now->module_values[i], *b = next->module_values[i];
+        if ((now->module->options[i].flags & NST_OPTION_RELOADS) == 0 &&
+            ((a == NULL) != (b == NULL) || (a != NULL && strcmp(a, b) != 0)))
+            return now->module->options[i].name;
+    }
+    return NULL;
 }
 
 void settings_free(struct settings *s)
 {
     free(s->ports_text);
     free(s->module_values);
+    config_free(s->from.file);
+    s->from.file = NULL;
     s->ports_text = NULL;
     s->module_values = NULL;
 }
 
-static int probe_output(const struct settings *s, const char *option, const char *path, struct complaint *c)
-{
-    struct stat out, in;
-    int fd;
-
-    if (strcmp(path, "-") == 0)
-        return 0;
-    for (unsigned i = 0; i < s->n_inputs; i++)
-        if (stat(path, &out) == 0 && stat(s->inputs[i], &in) == 0 && S_ISREG(out.st_mode) && out.st_dev == in.st_dev &&
-            out.st_ino == in.st_ino)
-            return complain(c, -EINVAL, "%s %s: that is the input %s", option, path, s->inputs[i]);
-    /* What cannot be written is said before the work, not after it. Nothing is left behind, so that a run that fails
-     * does not look as if it had written something. */
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0)
-        unlink(path);
-    else if (errno == EEXIST)
-        fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 && errno != ENXIO) /* a pipe that nobody reads yet */
-        return complain(c, -errno, "%s %s: %s", option, path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return 0;
-}
-
-int settings_probe(const struct settings *s, struct complaint *c)
-{
-    struct stat st;
-    cpu_set_t cpus;
-    int rc = 0;
-
-    for (unsigned i = 0; i < s->n_inputs; i++) {
-        const char *path = s->inputs[i];
-
-        if (strcmp(path, "-") == 0)
-            continue;
-        if (stat(path, &st) != 0 || access(path, R_OK) != 0)
-            return complain(c, -errno, "-r %s: %s", path, strerror(errno));
-        if (S_ISDIR(st.st_mode))
-            return complain(c, -EISDIR, "-r %s: %s", path, strerror(EISDIR));
-    }
-    for (unsigned i = 0; i < s->n_cpus; i++)
-        if (sched_getaffinity(0, sizeof cpus, &cpus) == 0 && !CPU_ISSET(s->cpus[i], &cpus))
-            return complain(c, -ENODEV, "--cpu %d: this process may not run there (%d processors are allowed)",
-                            s->cpus[i], CPU_COUNT(&cpus));
-    if (s->output != NULL)
-        rc = probe_output(s, "-w", s->output, c);
-    if (rc == 0 && s->report != NULL)
-        rc = probe_output(s, "--report", s->report, c);
-    return rc;
-}
-
 const char *settings_module_option(const struct settings *s, const char *name)
 {
-    for (size_t i = 0; i < module_options(s->module); i++)
+    for (size_t i = 0; i < settings_module_options(s->module); i++)
         if (strcmp(s->module->options[i].name, name) == 0)
             return s->module_values[i];
     return NULL;
@@ -444,7 +470,7 @@ void settings_env(struct settings_env *e, const struct settings *s)
 void settings_help(FILE *out, const struct nst_module *module, enum settings_for who)
 {
     struct option_spec specs[N_COMMON];
-    size_t own = module_options(module);
+    size_t own = settings_module_options(module);
 
     if (own != 0) {
         fprintf(out, "Options of %s:\n", module->name);

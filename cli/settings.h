@@ -2,6 +2,7 @@
 /* cli/settings.h - what the command line asks for: the options that `run` and `check` share, read and validated. */
 #pragma once
 #include "complaint.h"
+#include "config.h"
 #include "options.h"
 #include <netstar/module.h>
 #include <netstar/tcp.h>
@@ -11,8 +12,25 @@ enum { PORTS_MAX = 16, INPUTS_MAX = 64, CORES_LIMIT = 32, REPLAY_TIMES_MAX = 100
 /* For which command options are read. */
 enum settings_for { FOR_RUN = 1, FOR_CHECK = 2, FOR_REPLAY = 4 };
 
-struct settings {
+enum { SETTINGS_MAX = 64 /* options that there may be beside the module's */ };
+
+/* Where settings come from: a configuration file, or none, and then a command line, whose words count more. */
+struct settings_source {
     const struct nst_module *module; /* NULL for check */
+    enum settings_for who;
+    int argc;
+    char **argv; /* outlives the settings */
+    const char *path;
+    struct config *file; /* NULL: none; belongs to the settings from settings_read on, whatever comes out */
+    config_say *say;     /* hears of mistakes in it, say_arg being its first argument */
+    void *say_arg;
+};
+
+struct settings {
+    struct settings_source from;
+    const struct nst_module *module; /* NULL for check */
+    const char *text[SETTINGS_MAX];  /* each option's value as it was given, for comparison; NULL: not given */
+    bool on_line, line_source;       /* the command line is read; it says where packets come from */
     const char **module_values;      /* as many as the module has options; NULL: not given */
     bool help;
 
@@ -47,12 +65,23 @@ struct settings {
     uint64_t memory;      /* replay: for the packets */
 };
 
-/* Reads the options of a command (module is NULL for `check`) and validates them as far as that needs nothing but the
- * command line. The settings borrow from argv; free them with settings_free, also after an error. When --help is among
- * the options, help is set and nothing else is required. */
-int settings_read(struct settings *s, const struct nst_module *module, enum settings_for who, int argc, char *argv[],
-                  struct complaint *c);
+/* Reads the options of a command and validates them as far as that needs nothing but the file and the command line. Of
+ * the command line the first mistake is in the complaint; of the file all are said, and the complaint has their number.
+ * The settings borrow from argv and the file; free them with settings_free, also after an error. When --help is among the
+ * options, help is set and nothing else is required. */
+int settings_read(struct settings *s, const struct settings_source *from, struct complaint *c);
 void settings_free(struct settings *s);
+
+/* The file of -c or --config, or NULL. To be known before the options can be, which are also those of the NF in it. */
+const char *settings_config_path(int argc, char *argv[]);
+
+/* Whether the options contradict each other or lack something: the number of mistakes, each of which is said (line 0). */
+unsigned settings_validate(const struct settings *s, enum settings_for who, config_say *say, void *arg);
+
+/* The name of an option of `now` and `next` that differs and may not while the instance runs; NULL: there is none. */
+const char *settings_fixed_difference(const struct settings *now, const struct settings *next);
+
+size_t settings_module_options(const struct nst_module *m); /* how many it has; NULL is allowed */
 
 /* Looks at the world: the inputs can be read, the output can be written and is none of the inputs, the cpu exists. */
 int settings_probe(const struct settings *s, struct complaint *c);

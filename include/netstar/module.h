@@ -14,11 +14,17 @@ extern "C" {
 
 #define NST_MODULE_ABI 3
 
-struct nst_option { /* --name VALUE on the command line */
+/* --name VALUE on the command line; in a configuration file under `options`, where a list of values is handed over joined
+ * by commas. */
+struct nst_option {
     const char *name;
     const char *value_name; /* in the help; NULL: a switch, whose value is "yes" */
     const char *help;
-    bool required;
+    unsigned flags; /* of enum nst_option_flag; true is NST_OPTION_REQUIRED */
+};
+enum nst_option_flag {
+    NST_OPTION_REQUIRED = 1,
+    NST_OPTION_RELOADS = 2, /* prepare reads it: where it stands in a configuration file it may change at a reload */
 };
 
 /* What the command gives to an NF when it starts, on the reactor, before any packet. With several cores there is an
@@ -67,7 +73,8 @@ struct nst_module {
     void (*report)(void *arg, FILE *out);
     /* See "Live reload" above. NULL, all three: there is nothing to reload.
      *
-     * Reads the options and files anew and makes a configuration for env->n_cores cores (env has no store, cores or
+     * Reads the options and files anew (only options with NST_OPTION_RELOADS; their values live as long as the
+     * configuration) and makes a configuration for env->n_cores cores (env has no store, cores or
      * config). `old` is the one at work, for comparison only, and NULL at the start. A negative errno and *why in words
      * when something is wrong, with file and line where there are such; *why is taken before the next call on this
      * thread. Writes to `said` what has changed, a line each, without the NF's name ("rules: 12, were 11"). Called on a

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const struct nst_option options[] = {
-    { "rules", "FILE", "what to look for, see nf/ips/README.md", true },
+    { "rules", "FILE", "what to look for, see nf/ips/README.md", NST_OPTION_REQUIRED | NST_OPTION_RELOADS },
     { "alerts", "FILE", "the alert log, - for standard output (alerts.jsonl)", false },
     { "midstream", "WHAT", "drop, reset or pickup flows whose earlier bytes nobody knows (drop; --fail open: pickup)",
       false },

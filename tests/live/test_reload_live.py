@@ -160,3 +160,30 @@ def test_the_socket_stands_what_comes(lab, redis, rules):
             s.close()
         wait_for(lambda: reload(lab).returncode == 0, 5, "a reload when others have gone")
         end(netstar)
+
+
+def test_the_file_is_read_anew(lab, sink, redis):
+    """A configuration file may name other rules at a reload, and nothing that is fixed."""
+    few, more = lab.write("few.rules", RULES), lab.write("more.rules", MORE)
+    config = lab.path("edge.yaml")
+    text = (f"nf: ips\ninstance: edge\ncontrol: {lab.dir}/run\nports: [m0, m1]\nstore: {redis.url}\n"
+            f"options:\n  rules: RULES\n  alerts: {lab.path('alerts.jsonl')}\n")
+    write(config, text.replace("RULES", few))
+    netstar = NetStar(lab, redis.url, few)
+    netstar.argv = [netstar_binary(), "run", "-c", config, "--report", netstar.report_path]
+    netstar.alerts_path = text.split("alerts: ")[1].strip()
+    with netstar:
+        for wrong, why in [("budget: 1s\n", "budget can only change with a restart"),
+                           ("  ttl: 5\n", "ttl can only change with a restart"),
+                           ("bugdet: 1s\n", "edge.yaml:9:1: unknown key bugdet; did you mean budget?")]:
+            write(config, text.replace("RULES", more) + wrong)
+            answer = reload(lab)
+            assert answer.returncode == 1 and why in answer.stderr
+        write(config, text.replace("RULES", more))
+        answer = reload(lab)
+        assert answer.returncode == 0 and "4 rules, were 3" in answer.stdout, answer.stderr
+        with lab.connect(sink.port) as s:
+            s.sendall(LATER)
+            netstar.wait_alert(2001)
+        end(netstar)
+    assert LATER not in sink.all()

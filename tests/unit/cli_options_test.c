@@ -41,7 +41,10 @@ static int read_line(const struct nst_module *module, const char *line)
     for (char *word = strtok(copy, " "); word != NULL; word = strtok(NULL, " "))
         argv[argc++] = word;
     argv[argc] = NULL;
-    return settings_read(&s, module, module != NULL ? FOR_RUN : FOR_CHECK, argc, argv, &c);
+    const struct settings_source from = {
+        .module = module, .who = module != NULL ? FOR_RUN : FOR_CHECK, .argc = argc, .argv = argv
+    };
+    return settings_read(&s, &from, &c);
 }
 
 static int release(void **state)
