@@ -58,8 +58,10 @@ static void report(const char *name, const struct options *o, const struct conte
     printf("{\"case\": \"%s\", \"ns_per_packet\": %.2f, \"spread\": %.3f", name, figures_quantile(c->ns, c->n, 0.5),
            figures_spread(c));
     if (!o->rebuild.alone)
-        printf(", \"peer\": \"libnids\", \"peer_ns_per_packet\": %.2f, \"peer_spread\": %.3f, \"peer_ratio\": %.3f",
-               figures_quantile(c[1].ns, c[1].n, 0.5), figures_spread(&c[1]), figures_ratio(&c[0], &c[1]));
+        printf(", \"peer\": \"libnids\", \"peer_ns_per_packet\": %.2f, \"peer_spread\": %.3f, \"peer_ratio\": %.3f"
+               ", \"floor_ns_per_packet\": %.2f, \"floor_peer_ratio\": %.3f",
+               figures_quantile(c[1].ns, c[1].n, 0.5), figures_spread(&c[1]), figures_ratio(&c[0], &c[1]),
+               figures_quantile(c[2].ns, c[2].n, 0.5), figures_ratio(&c[2], &c[1]));
     printf(", \"rebuilt_bytes\": %" PRIu64 ", \"packets\": %" PRIu64 ", \"connections\": %u, \"bytes_per_packet\": %.1f"
            ", \"late\": %" PRIu64 ", \"resent\": %" PRIu64 ", \"repeated\": %" PRIu64
            ", \"checksums\": %s, \"kept\": %s, \"rounds\": %u, \"passes\": %u}\n",
@@ -73,8 +75,9 @@ static void report(const char *name, const struct options *o, const struct conte
 static int run(struct options *o, const char *name)
 {
     struct rebuild_capture capture;
-    struct contestant c[2] = { { .name = "netstar", .fn = rebuild_netstar, .arg = &o->rebuild },
-                               { .name = "libnids", .fn = rebuild_nids, .arg = &o->rebuild } };
+    struct contestant c[3] = { { .name = "netstar", .fn = rebuild_netstar, .arg = &o->rebuild },
+                               { .name = "libnids", .fn = rebuild_nids, .arg = &o->rebuild },
+                               { .name = "floor", .fn = rebuild_floor, .arg = &o->rebuild } };
     int kind, rc;
 
     for (kind = 0; kind < REBUILD_KINDS && strcmp(rebuild_kind_name(kind), name) != 0; kind++)
@@ -90,7 +93,7 @@ static int run(struct options *o, const char *name)
     }
     o->rebuild.capture = &capture;
     o->contest.packets = capture.packets * o->rebuild.passes;
-    rc = contest_run(&o->contest, c, o->rebuild.alone ? 1 : 2);
+    rc = contest_run(&o->contest, c, o->rebuild.alone ? 1 : 3);
     if (rc == 0)
         report(name, o, c);
     rebuild_capture_free(&capture);
