@@ -53,16 +53,16 @@ void nst_packet_free(struct nst_packet *p)
 /* What lies further in is asked for when it is needed. */
 static inline void prefetch_flow(const struct nst_flow *f, size_t size)
 {
+    enum { LINE = 64, LINES = 5 };
+
     rte_prefetch0(f);
-    rte_prefetch0((const uint8_t *)f + 64);
-    if (size > 128)
-        rte_prefetch0((const uint8_t *)f + 128);
-    if (size > 192)
-        rte_prefetch0((const uint8_t *)f + 192);
+    rte_prefetch0((const uint8_t *)f + LINE);
+    for (unsigned i = 2; i < LINES && i * LINE < size; i++)
+        rte_prefetch0((const uint8_t *)f + i * LINE);
 }
 
 /* An acknowledgment lets go of a piece or two that were kept a while ago. */
-static void prefetch_kept(const struct nst_engine *e, uint16_t state_at)
+static void __attribute__((noinline)) prefetch_kept(const struct nst_engine *e, uint16_t state_at)
 {
     const struct segment *first[PORT_BURST];
 
@@ -74,6 +74,27 @@ static void prefetch_kept(const struct nst_engine *e, uint16_t state_at)
     for (unsigned i = 0; i < e->n; i++) {
         if (first[i] != NULL && first[i]->behind != 0)
             rte_prefetch0(first[i] + first[i]->behind);
+    }
+}
+
+/* Of a burst in which nothing is special: else burst_special has done it. Bytes come from memory while those of the packet before are added up; so do the
+ * flows of the burst. */
+static void __attribute__((noinline)) burst_checksums(struct nst_engine *e)
+{
+    enum { AHEAD = 2, LINE = 64 };
+
+    for (unsigned i = 0; i < e->n; i++) {
+        if (i + AHEAD < e->n) {
+            const struct rte_mbuf *m = e->mbuf[i + AHEAD];
+            const uint8_t *d = rte_pktmbuf_mtod(m, const uint8_t *), *end = d + rte_pktmbuf_data_len(m);
+            for (d += LINE; d < end; d += LINE)
+                rte_prefetch0(d);
+        }
+        if (e->parsed[i] == PARSED_FLOW && !checksums_hold(e, packet_of(e->mbuf[i]))) {
+            e->stats.faults[NST_FAULT_CHECKSUM]++;
+            e->parsed[i] = PARSED_CHECKSUM;
+            e->guess[i] = NULL;
+        }
     }
 }
 
@@ -104,7 +125,7 @@ static void burst_lookup(struct nst_engine *e)
         e->hash[i] = key_hash(&e->key[i], &e->secret);
         bucket[i] = table_prefetch(&e->table, e->hash[i]);
     }
-    if (unlikely(special || (flags & e->checks) != 0)) {
+    if (unlikely(special)) {
         burst_special(e, bucket);
         n = e->n;
     }
@@ -118,7 +139,9 @@ static void burst_lookup(struct nst_engine *e)
             prefetch_flow(e->guess[i], e->flows.stride);
         }
     }
-    for (unsigned side = 0; side < 2; side++) {
+    if (!special && (flags & e->checks) != 0)
+        burst_checksums(e);
+    for (unsigned side = 0; side < 2 && e->stream.used != 0; side++) {
         if (e->half[side].inspect == &nst_tcp)
             prefetch_kept(e, e->state_at[side]);
     }

@@ -20,15 +20,34 @@ static uint16_t aligned(size_t n)
     return (uint16_t)((n + 7) & ~(size_t)7);
 }
 
+/* An inspector's state that spans lines begins so that it ends with one: the last line of nst_tcp's is what every packet
+ * needs of it. Sizes are aligned, and places count from the flow's beginning. */
+static size_t place_inspector(size_t at, size_t size)
+{
+    size_t end = (at + size + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+
+    return size > CACHE_LINE ? end - size : at;
+}
+
 size_t flows_stride(const struct nst_nf *nf, uint16_t state_at[3])
 {
-    const struct nst_inspector *client = nf->half[NST_CLIENT].inspect, *server = nf->half[NST_SERVER].inspect;
+    size_t nf_size = aligned(nf->flow_size), at = offsetof(struct nst_flow, state), nf_at = 0;
 
-    state_at[0] = 0;
-    state_at[1] = aligned(client != NULL ? client->size : 0);
-    state_at[2] = (uint16_t)(state_at[1] + aligned(server != NULL ? server->size : 0));
-    size_t size = sizeof(struct nst_flow) + state_at[2] + aligned(nf->flow_size);
-    return (size + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+    for (unsigned side = 0; side < 2; side++) {
+        const struct nst_inspector *inspect = nf->half[side].inspect;
+        size_t size = aligned(inspect != NULL ? inspect->size : 0), begin = place_inspector(at, size);
+        /* The NF's own takes the first gap in which it has room. */
+        if (nf_at == 0 && begin - at >= nf_size)
+            nf_at = at;
+        state_at[side] = (uint16_t)(begin - offsetof(struct nst_flow, state));
+        at = begin + size;
+    }
+    if (nf_at == 0) {
+        nf_at = at;
+        at += nf_size;
+    }
+    state_at[2] = (uint16_t)(nf_at - offsetof(struct nst_flow, state));
+    return (at + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
 }
 
 int flows_open(struct nst_engine *e, uint32_t limit)

@@ -87,15 +87,7 @@ static bool is_icmp(const struct nst_headers *h)
     return h->proto == (h->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 }
 
-/* What the port could not vouch for. */
-static bool checksums_hold(const struct nst_engine *e, const struct nst_packet *p)
-{
-    unsigned flags = p->flags & e->checks;
-
-    return flags == 0 || (flags == PACKET_CHECKSUM_OPEN && checksum_right(mbuf_of(p), &p->h, e->replay));
-}
-
-/* The same of a packet of another protocol that is whole. */
+/* What the port could not vouch for, of a packet of another protocol that is whole. */
 static bool other_holds(const struct nst_engine *e, const struct nst_packet *p)
 {
     return checksums_hold(e, p) &&

@@ -9,8 +9,7 @@
 #include "flow/tcp_overlap.h"
 
 enum {
-    UNACKED_MAX = 1 << 29, /* further back nothing is compared, so that numbers cannot come round to it */
-    HISTORY = 64 << 10,    /* what is kept where nobody acknowledges */
+    HISTORY = 64 << 10, /* what is kept where nobody acknowledges */
 };
 
 static void sync_at(struct tcp_end *t, const struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset)
@@ -379,7 +378,7 @@ static nst_events tcp_packet(void *self, struct nst_flow *f, enum nst_side side,
 static void forget(struct tcp_end *t, struct nst_flow *f, enum nst_side side)
 {
     struct nst_engine *e = f->engine;
-    uint32_t most = UNACKED_MAX, next = next_seq(t);
+    uint32_t most = TCP_UNACKED_MAX, next = next_seq(t);
 
     if (e->unkept[side] && !t->heard)
         most = e->stream.per_end / 2 < HISTORY ? e->stream.per_end / 2 : HISTORY;
@@ -410,12 +409,13 @@ decided(struct tcp_end *t, struct nst_flow *f, enum nst_side side, enum nst_verd
     struct nst_engine *e = f->engine;
     bool passed = v == NST_FORWARD || v == NST_FORWARD_FLOW || v == NST_TAKEN;
 
-    if (t->adding != NULL) {
+    if (t->adds) {
         if (passed)
             stream_add(&t->kept, &e->stream, t->adding);
         else
             stream_free(&e->stream, t->adding);
         t->adding = NULL;
+        t->adds = 0;
     }
     if (likely(passed)) {
         if (t->fresh != 0) {
@@ -440,7 +440,7 @@ static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum
 {
     struct tcp_end *t = self;
 
-    if (t->fresh != 0 || t->now != 0 || t->adding != NULL)
+    if ((t->fresh | t->now | t->adds) != 0)
         decided(t, f, side, v);
 }
 
@@ -452,6 +452,7 @@ static void tcp_close(void *self, struct nst_flow *f, enum nst_side side)
     stream_free(&f->engine->stream, t->adding);
     t->kept = (struct stream){ 0 };
     t->adding = NULL;
+    t->adds = 0;
 }
 
 static void tcp_rewind(void *self, struct nst_flow *f, enum nst_side side)

@@ -36,14 +36,23 @@ static uint32_t reach(const struct tcp_end *t, uint32_t seq, uint32_t len)
     }
 }
 
+/* The bytes are kept if there is room. */
+static bool keep(struct tcp_end *t, struct stream_pool *pool, const struct stream_new *n, bool ahead)
+{
+    if (!in_reach(t, pool, n->seq + n->len) || !has_room(t, pool, ahead) ||
+        stream_missing(&t->kept, pool, n, &t->adding) < 0)
+        return false;
+    t->adds = t->adding != NULL;
+    return true;
+}
+
 bool tcp_keep_next(struct tcp_end *t, struct nst_flow *f, enum nst_side side, const struct nst_packet *p, uint32_t off,
                    uint32_t seq, uint32_t len)
 {
     struct nst_engine *e = f->engine;
     struct stream_new n = { .packet = p, .off = off, .seq = seq, .len = len, .from = seq, .next = seq };
 
-    if (in_reach(t, &e->stream, seq + len) && has_room(t, &e->stream, false) &&
-        stream_missing(&t->kept, &e->stream, &n, &t->adding) == 0)
+    if (keep(t, &e->stream, &n, false))
         return true;
     if (!e->unkept[side])
         return false;
@@ -59,8 +68,7 @@ static bool keep_new(struct tcp_end *t, struct nst_flow *f, enum nst_side side, 
 
     if (!ahead && !flow_keeps(f, side))
         return true; /* they are handed out, and forgotten */
-    if (in_reach(t, &e->stream, n->seq + n->len) && has_room(t, &e->stream, ahead) &&
-        stream_missing(&t->kept, &e->stream, n, &t->adding) == 0)
+    if (keep(t, &e->stream, n, ahead))
         return true;
     bool overlaps = t->kept.last != NULL && seq_diff(t->kept.end, n->next) > 0;
     if (ahead || !e->unkept[side] || (overlaps && n->policy != NST_OVERLAP_FIRST))

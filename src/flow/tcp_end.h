@@ -2,6 +2,7 @@
 /* flow/tcp_end.h - the state of nst_tcp for one end of one flow, and what its files share.
  *
  * tcp.c           the state machine: SYN to FIN, what a packet is, what its verdict makes true
+ * tcp_plain.h     the short way of most packets
  * tcp_bytes.c     which bytes it brings, keeps and contradicts
  * tcp_ack.c       what an end says of itself: acknowledgments, window, time stamps; TCP options
  * tcp_normal.c    making packets equal to what was inspected
@@ -13,30 +14,36 @@
 #include <rte_byteorder.h>
 #include <rte_tcp.h>
 
+/* Rare fields first: the other 64 bytes are one cache line where flows_stride (flows.c) has put the end of the struct to
+ * the end of one. */
 struct tcp_end {
+    struct segment *adding; /* pieces that the current packet will have kept, with `adds` */
+    uint32_t fin;
+    uint32_t iss;       /* number of the SYN that this end has sent */
+    uint32_t urgent;    /* the furthest urgent byte, with URGENT */
+    uint32_t given;     /* bytes of the current packet that were handed out */
     uint64_t delivered; /* bytes, in order and allowed to pass */
     uint32_t base;      /* sequence number of byte 0 */
     uint32_t acked;     /* this end has acknowledged all before it */
     struct stream kept;
-    struct segment *adding; /* pieces that the current packet will have kept */
-    uint32_t fin;
-    uint32_t iss;          /* number of the SYN that this end has sent */
-    uint32_t edge;         /* of the window that it has offered, with EDGE; before that: base, while a SYN moves it;
-                              in captures, which have no window: where an acknowledged hole ends, with `hole` */
-    uint32_t echoed;       /* the newest time stamp that it has confirmed, with ECHOED */
-    uint32_t stamp;        /* the newest that it was sent, with STAMPED */
-    uint32_t urgent;       /* the furthest urgent byte, with URGENT */
-    uint32_t fresh, given; /* bytes that the current packet delivers; those that were handed out */
-    uint16_t syn_len;      /* bytes in its SYN */
-    uint16_t flags, now;   /* TCP_...; now: what the current packet will add */
-    uint8_t overlap : 3;   /* enum nst_overlap */
-    uint8_t hole : 5;      /* captures: so many segments more, and it is jumped over; 0: there is none */
-    uint8_t scale : 4;     /* of the windows that it offers */
-    uint8_t heard : 1;     /* its acknowledgments come by */
-    uint8_t picked : 1;    /* up in midstream: what was agreed upon in the SYNs is not known */
-    uint8_t waits : 1;     /* it has closed first, and stays in TIME-WAIT */
+    uint32_t edge;       /* of the window that it has offered, with EDGE; before that: base, while a SYN moves it;
+                             in captures, which have no window: where an acknowledged hole ends, with `hole` */
+    uint32_t echoed;     /* the newest time stamp that it has confirmed, with ECHOED */
+    uint32_t stamp;      /* the newest that it was sent, with STAMPED */
+    uint32_t fresh;      /* bytes that the current packet delivers */
+    uint16_t syn_len;    /* bytes in its SYN */
+    uint16_t flags, now; /* TCP_...; now: what the current packet will add */
+    uint8_t overlap : 3; /* enum nst_overlap */
+    uint8_t hole : 5;    /* captures: so many segments more, and it is jumped over; 0: there is none */
+    uint8_t scale : 4;   /* of the windows that it offers */
+    uint8_t heard : 1;   /* its acknowledgments come by */
+    uint8_t picked : 1;  /* up in midstream: what was agreed upon in the SYNs is not known */
+    uint8_t waits : 1;   /* it has closed first, and stays in TIME-WAIT */
+    uint8_t adds : 1;    /* the current packet has pieces to be kept */
 };
 _Static_assert(sizeof(struct tcp_end) <= 88, "idle flows are paid for by the million");
+_Static_assert(sizeof(struct tcp_end) - offsetof(struct tcp_end, delivered) == 64,
+               "what packets touch is a cache line");
 _Static_assert(NST_OVERLAPS <= 1 << 3, "an overlap policy has three bits");
 
 enum {
@@ -67,6 +74,8 @@ enum {
 enum {
     TCP_AHEAD_MAX = 1 << 30, /* the largest window there is (RFC 7323) */
     TCP_HOLE_WAIT = 16,      /* segments that may still fill a hole of a capture */
+    /* Further back nothing is compared, so that numbers cannot come round to it. */
+    TCP_UNACKED_MAX = 1 << 29,
 };
 
 static inline uint32_t next_seq(const struct tcp_end *t)

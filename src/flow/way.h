@@ -9,12 +9,22 @@
  * before letting go of it, so that order is kept.
  */
 #pragma once
+#include "flow/checksum.h"
 #include "flow/edit.h"
+#include "flow/tcp_plain.h"
 
 /* Of a packet that has been held: its first half is that of its sender. */
 static inline enum nst_dir packet_dir(const struct nst_packet *p)
 {
     return p->stage == 0 ? NST_SENT : NST_RECEIVED;
+}
+
+/* What the port could not vouch for. */
+static inline bool checksums_hold(const struct nst_engine *e, const struct nst_packet *p)
+{
+    unsigned flags = p->flags & e->checks;
+
+    return flags == 0 || (flags == PACKET_CHECKSUM_OPEN && checksum_right(mbuf_of(p), &p->h, e->replay));
 }
 
 static inline void packet_forward(struct nst_engine *e, struct nst_packet *p)
@@ -58,7 +68,9 @@ static inline bool half_apply(struct nst_engine *e, struct nst_flow *f, enum nst
                  e->failed != NST_CAUSES))
         return half_apply_other(f, side, p, v);
     const struct nst_inspector *inspect = e->inspect[side];
-    if (inspect != NULL && inspect->verdict != NULL)
+    if (inspect == &nst_tcp)
+        tcp_forwarded(e, f, side);
+    else if (inspect != NULL && inspect->verdict != NULL)
         inspect->verdict(flow_inspector(f, side), f, side, NST_FORWARD);
     return true;
 }
@@ -74,6 +86,8 @@ static inline bool half_inspect(struct nst_engine *e, struct nst_flow *f, enum n
 
     if (unlikely(p->flags & PACKET_ICMP))
         what = NST_EV_ICMP;
+    else if (inspect == &nst_tcp)
+        what |= tcp_inspect(e, f, side, dir, p);
     else if (inspect != NULL)
         what |= inspect->packet(flow_inspector(f, side), f, side, dir, p);
     if (unlikely(what & look) && !half_rare(f, side, dir, p, registered, look, &what))
