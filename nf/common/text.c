@@ -156,7 +156,8 @@ bool nf_text_line(struct nf_text *t)
             nf_text_fail(t, t->begin + NF_LINE_MAX, "expected at most %d bytes in a line", NF_LINE_MAX);
             continue;
         }
-        if ((zero = memchr(t->begin, '\0', (size_t)(end - t->begin))) != NULL) {
+        zero = end > t->begin ? memchr(t->begin, '\0', (size_t)(end - t->begin)) : NULL;
+        if (zero != NULL) {
             nf_text_fail(t, zero, "expected text; this is a zero byte");
             continue;
         }
