@@ -30,64 +30,116 @@ static void redis_start(struct nst_store *base, const struct store_request *rq, 
 {
     struct redis_store *s = redis_of(base);
     struct redis_link *l = s->link;
-    struct redis_record *r = redis_begin(l, rq, f, redis_request_bytes(rq));
+    struct redis_record *r;
 
+    if (l == NULL) {
+        l = redis_cluster_link(s, rq);
+        if (l == NULL) {
+            store_refuse(base, f, -ENOTCONN);
+            return;
+        }
+    }
+    r = redis_begin(l, rq, f, redis_request_bytes(rq));
     if (r != NULL)
         redis_commit(l, r, redis_put_request(s, (char *)l->out + l->filled, rq, r));
+}
+
+/* ---- what connections say ---- */
+
+void redis_link_ready(struct redis_link *l)
+{
+    if (l->sentinel)
+        redis_put_topology(l);
+    else if (l->store->cluster != NULL)
+        redis_cluster_ready(l);
+}
+
+void redis_link_lost(struct redis_link *l)
+{
+    l->tracks = 0;
+    if (l->sentinel)
+        return;
+    store_all_changed(&l->store->base, false);
+    if (l->store->cluster != NULL)
+        redis_cluster_lost(l);
+}
+
+bool redis_link_retry(struct redis_link *l)
+{
+    struct redis_store *s = l->store;
+
+    if (s->sentinel == NULL || l->sentinel)
+        return true;
+    if (s->sentinel->state == REDIS_READY)
+        redis_put_topology(s->sentinel);
+    return false;
+}
+
+/* Who keeps values trusts in being told: a server that is gone must be noticed. */
+bool redis_link_ticks(const struct redis_link *l)
+{
+    return l->sentinel || l->store->base.listeners != NULL;
+}
+
+void redis_link_tick(struct redis_link *l)
+{
+    if (l->sentinel)
+        redis_put_topology(l);
+    else
+        redis_put_alive(l);
+}
+
+void redis_topology(struct redis_link *l, const char *answer)
+{
+    if (l->sentinel)
+        redis_sentinel_answer(l, answer);
+    else if (l->store->cluster != NULL)
+        redis_cluster_topology(l, answer);
 }
 
 /* ---- listening ---- */
 
 void redis_listeners(struct redis_store *s)
 {
-    if (s->link->state != REDIS_READY || s->link->tracks != 0)
+    bool tells = s->cluster != NULL ? redis_cluster_tells(s) : s->link->state == REDIS_READY && s->link->tracks == 0;
+
+    if (!tells) {
+        store_all_changed(&s->base, false);
         return;
+    }
     for (struct nst_listener *o = s->base.listeners; o != NULL; o = o->next)
         o->live = true;
 }
 
-void redis_link_ready(struct redis_link *l)
+static void track(struct redis_link *l, void *one)
 {
-}
-
-void redis_link_lost(struct redis_link *l)
-{
-    l->tracks = 0;
-    store_all_changed(&l->store->base, false);
+    if (l->state == REDIS_READY && !redis_put_track(l, one))
+        l->useless = "no room to ask for changes"; /* the next connection asks for all */
 }
 
 static void redis_listen(struct nst_store *base, struct nst_listener *one)
 {
-    struct redis_link *l = redis_of(base)->link;
-
     if (base->unlistened) { /* a server takes no prefix that overlaps one it knows: begin anew */
         store_all_changed(base, false);
         one = NULL;
     }
     base->unlistened = false;
-    if (l->state == REDIS_READY && !redis_put_track(l, one))
-        redis_drop(l, -EBUSY, "no room to ask for changes"); /* the next connection asks for all */
+    redis_each(redis_of(base), track, one);
 }
 
 /* ---- opening and closing ---- */
 
-static int resolve(struct redis_store *s, struct redis_link *l, const char **why)
+int redis_resolve(struct redis_link *l, const char *host, uint16_t port, bool numeric)
 {
     struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM }, *found, *a;
-    char port[8];
+    char text[8];
     int rc;
 
-    if (s->url.kind == STORE_REDIS_UNIX) {
-        l->addresses[0].un.sun_family = AF_UNIX;
-        memcpy(l->addresses[0].un.sun_path, s->url.path, sizeof s->url.path);
-        l->addresses[0].len = sizeof l->addresses[0].un;
-        l->n_addresses = 1;
-        return 0;
-    }
-    snprintf(port, sizeof port, "%u", s->url.port);
-    rc = getaddrinfo(s->url.host, port, &hints, &found);
+    hints.ai_flags = numeric ? AI_NUMERICHOST : 0;
+    snprintf(text, sizeof text, "%u", port);
+    rc = getaddrinfo(host, text, &hints, &found);
     if (rc != 0)
-        return store_url_why(why, "the host \"%s\" cannot be resolved: %s", s->url.host, gai_strerror(rc));
+        return rc;
     for (a = found; a != NULL && l->n_addresses < REDIS_ADDRESSES; a = a->ai_next) {
         struct redis_address *to = &l->addresses[l->n_addresses++];
         memcpy(&to->any, a->ai_addr, a->ai_addrlen);
@@ -97,20 +149,55 @@ static int resolve(struct redis_store *s, struct redis_link *l, const char **why
     return 0;
 }
 
+void redis_address_text(const struct redis_address *a, char *text, size_t cap)
+{
+    if (getnameinfo(&a->sa, a->len, text, (socklen_t)cap, NULL, 0, NI_NUMERICHOST) != 0)
+        snprintf(text, cap, "?");
+}
+
+/* The one server of the URL. */
+static int open_one(struct redis_store *s, const char **why)
+{
+    struct redis_link *l = s->link;
+    int rc;
+
+    if (s->url.kind == STORE_REDIS_UNIX) {
+        l->addresses[0].un.sun_family = AF_UNIX;
+        memcpy(l->addresses[0].un.sun_path, s->url.path, sizeof l->addresses[0].un.sun_path);
+        l->addresses[0].len = sizeof l->addresses[0].un;
+        l->n_addresses = 1;
+    } else {
+        const struct store_host *h = &s->url.hosts[0];
+        rc = redis_resolve(l, h->host, h->port, false);
+        if (rc != 0)
+            return store_url_why(why, "the host \"%s\" cannot be resolved: %s", h->host, gai_strerror(rc));
+        snprintf(l->host, sizeof l->host, "%.*s", (int)sizeof l->host - 1, h->host);
+    }
+    redis_link_start(l);
+    return 0;
+}
+
 static void redis_close(struct nst_store *base)
 {
     struct redis_store *s = redis_of(base);
 
     redis_link_close(s->link);
+    redis_link_close(s->sentinel);
+    redis_cluster_close(s);
     free(s);
 }
 
 static int redis_trouble(const struct nst_store *base)
 {
-    const struct redis_link *l = ((const struct redis_store *)base)->link;
+    const struct redis_store *s = (const struct redis_store *)base;
+    const struct redis_link *l = s->link;
 
+    if (s->cluster != NULL)
+        return redis_cluster_trouble(s);
     if (l->state == REDIS_READY)
         return 0;
+    if (s->sentinel != NULL && s->sentinel->state != REDIS_READY && s->sentinel->trouble != 0)
+        return s->sentinel->trouble;
     return l->trouble != 0 ? l->trouble : -ENOTCONN;
 }
 
@@ -165,17 +252,19 @@ int store_redis_open(struct nst_store **out, const struct store_url *url, const 
         return -ENOMEM;
     }
     s->jitter = (uint32_t)s->version;
-    rc = redis_link_open(&s->link, s, s->url.name);
-    if (rc < 0) {
-        free(s);
-        return rc == -ENOMEM ? rc : store_url_why(why, "no timer for the store: %s", strerror(-rc)), rc;
+    if (url->kind == STORE_REDIS_CLUSTER) {
+        rc = redis_cluster_open(s, why);
+    } else {
+        rc = redis_link_open(&s->link, s, s->url.name);
+        if (rc == 0)
+            rc = url->kind == STORE_REDIS_SENTINEL ? redis_sentinel_open(s, why) : open_one(s, why);
+        else if (rc != -ENOMEM)
+            store_url_why(why, "no timer for the store: %s", strerror(-rc));
     }
-    rc = resolve(s, s->link, why);
     if (rc < 0) {
         redis_close(&s->base);
         return rc;
     }
-    redis_link_start(s->link);
     *out = &s->base;
     return 0;
 }

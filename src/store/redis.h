@@ -46,7 +46,8 @@ enum redis_own_op {
     REDIS_TRACK,             /* the last command that one listener needs */
     REDIS_ALIVE,             /* asks an idle server for a sign of life */
     REDIS_ASKING,
-    REDIS_TOPOLOGY,
+    REDIS_TOPOLOGY, /* where the cluster's slots are, or (to a sentinel) the master */
+    REDIS_ROLE,     /* of the setup: the server must be a master */
 };
 
 struct redis_link;
@@ -101,8 +102,14 @@ struct redis_link {
     uint32_t setup_left; /* of the oldest records, so many belong to the setup */
     uint32_t internal;   /* records of the connection's own */
     uint32_t in_flight;  /* the others */
-    uint32_t tracks;     /* listeners whose tracking is not agreed to yet */
-    uint32_t silent;     /* requests that were given up since the last answer */
+    bool sentinel;       /* the server is one */
+    bool settled;        /* its place is known: of a cluster's node, that the cluster says so */
+    const char *useless; /* to be dropped for this reason once the answer was dealt with */
+    uint8_t index;       /* of a cluster's node */
+    uint16_t port;       /* by which the cluster knows it, with host */
+    char host[64];
+    uint32_t tracks; /* listeners whose tracking is not agreed to yet */
+    uint32_t silent; /* requests that were given up since the last answer */
 
     /* the requests' bytes: [answered, sent) wait for answers, [sent, filled) for being sent; during the setup only
      * those before setup_end are sent */
@@ -116,7 +123,7 @@ struct redis_link {
     nst_time pause, ready_since, lost_since, probed;
     nst_time read_at; /* when the bytes that are being looked at came */
     int trouble;      /* why there is no connection */
-    char name[300];   /* for messages */
+    char name[640];   /* for messages */
     struct nst_watch watch, timer;
     struct nst_flusher flusher;
     struct redis_address addresses[REDIS_ADDRESSES];
@@ -127,7 +134,9 @@ struct redis_store {
     struct nst_store base;
     struct nst_reactor *reactor;
     struct store_url url;
-    struct redis_link *link; /* the one connection */
+    struct redis_link *link;       /* the one connection; NULL for a cluster */
+    struct redis_cluster *cluster; /* or NULL */
+    struct redis_link *sentinel;   /* a connection to one of them, or NULL */
     uint32_t in_flight_max, ring;
     uint64_t version;
     uint64_t writes; /* system calls */
@@ -149,6 +158,17 @@ void redis_log(struct redis_store *s, enum nst_log_level level, const char *name
 /* The connection can be used from now on, or can no more. */
 void redis_link_ready(struct redis_link *l);
 void redis_link_lost(struct redis_link *l);
+/* The pause is over: false when somebody else will start the next attempt. */
+bool redis_link_retry(struct redis_link *l);
+/* The connection has been idle, or one more while has passed. */
+void redis_link_tick(struct redis_link *l);
+/* Whether redis_link_tick is to be called each second. */
+bool redis_link_ticks(const struct redis_link *l);
+/* The answer to REDIS_TOPOLOGY. */
+void redis_topology(struct redis_link *l, const char *answer);
+/* The addresses of a host: 0, or what getaddrinfo says. numeric: it is an address, no resolver is asked. */
+void redis_address_text(const struct redis_address *a, char *text, size_t cap);
+int redis_resolve(struct redis_link *l, const char *host, uint16_t port, bool numeric);
 /* Looks whether the listeners can trust what they are told. */
 void redis_listeners(struct redis_store *s);
 /* For tests: how often this store has called the kernel to send. */
@@ -158,6 +178,8 @@ uint64_t redis_writes(const struct nst_store *s);
 /* A connection that is not made yet; -ENOMEM, the errno of a timer. */
 int redis_link_open(struct redis_link **out, struct redis_store *s, const char *name);
 void redis_link_close(struct redis_link *l);
+/* The oldest request of `from` goes to another server instead, with its record. -ENOTCONN, -EBUSY: it does not. */
+int redis_forward(struct redis_link *from, struct redis_link *to, bool asking);
 /* Begins to connect, to the addresses that stand in it. */
 void redis_link_start(struct redis_link *l);
 /* A record for one more request, with room for `bytes`; NULL when the request was refused, and then its future is
@@ -173,6 +195,29 @@ void redis_drop(struct redis_link *l, int trouble, const char *why);
 /* Makes room for bytes more in out; false at its limit or without memory. */
 bool redis_reserve(struct redis_link *l, size_t bytes);
 
+/* ---- redis_cluster.c ---- */
+int redis_cluster_open(struct redis_store *s, const char **why);
+void redis_cluster_close(struct redis_store *s);
+/* The connection for the request; NULL when there is none. */
+struct redis_link *redis_cluster_link(struct redis_store *s, const struct store_request *rq);
+/* The node of a scan has no more keys. */
+void redis_cluster_scanned(struct redis_store *s, const struct redis_link *l, struct nst_scan *at);
+void redis_cluster_ready(struct redis_link *l);
+void redis_cluster_lost(struct redis_link *l);
+void redis_cluster_topology(struct redis_link *l, const char *answer);
+/* "MOVED slot host:port" or "ASK ..." came for the oldest request of l: 0 when it is on its way, or its result. */
+int redis_cluster_moved(struct redis_link *l, const char *text, size_t len, bool ask);
+int redis_cluster_trouble(const struct redis_store *s);
+/* Every slot's node is connected, and tells of changes. */
+bool redis_cluster_tells(const struct redis_store *s);
+/* Calls fn for each connection. */
+void redis_each(struct redis_store *s, void (*fn)(struct redis_link *l, void *arg), void *arg);
+uint16_t redis_slot(const void *key, size_t len);
+
+/* ---- redis_sentinel.c ---- */
+int redis_sentinel_open(struct redis_store *s, const char **why);
+void redis_sentinel_answer(struct redis_link *from, const char *answer);
+
 /* ---- redis_request.c ---- */
 /* Bytes that the request needs at most. */
 size_t redis_request_bytes(const struct store_request *rq);
@@ -186,10 +231,15 @@ bool redis_put_setup(struct redis_link *l);
 /* Asks to be told of changes of the listener's keys, or (NULL) of all listeners'. False when there is no room. */
 bool redis_put_track(struct redis_link *l, const struct nst_listener *one);
 bool redis_put_alive(struct redis_link *l);
+/* Asks for the topology. */
+bool redis_put_topology(struct redis_link *l);
+bool redis_put_asking(struct redis_link *l);
 /* ---- redis_answer.c ---- */
 enum redis_fate {
     REDIS_DONE,     /* *rc is the request's result */
     REDIS_NOSCRIPT, /* not carried out: send the script */
+    REDIS_MOVED,    /* not carried out: another server has the slot, */
+    REDIS_ASK,      /* or has this key already while the slot moves */
 };
 /* What the answer, a whole one, means for the record. *rc -EPROTO and *bad: nothing that can be understood. */
 enum redis_fate redis_answer(struct redis_link *l, const struct redis_record *r, const char *answer, int *rc,

@@ -43,15 +43,17 @@ static int error_result(struct reading *rd, const struct resp *v)
         clean[i] = (char)(v->p[i] >= ' ' && v->p[i] < 0x7f ? v->p[i] : '?');
     clean[n] = 0;
     redis_log(rd->link->store, NST_LOG_WARNING, rd->link->name, "%sthe server answered \"%s\"",
-              r->op == REDIS_SETUP                           ? "cannot be used: "
+              r->op == REDIS_SETUP || r->op == REDIS_ROLE    ? "cannot be used: "
               : r->op == REDIS_HELLO || r->op == REDIS_TRACK ? "changes are not told: "
                                                              : "",
               clean);
-    if (r->op == REDIS_SETUP && (has(v, "NOAUTH") || has(v, "WRONGPASS") || has(v, "NOPERM")))
+    if ((r->op == REDIS_SETUP || r->op == REDIS_ROLE) && (has(v, "NOAUTH") || has(v, "WRONGPASS") || has(v, "NOPERM")))
         return -EACCES;
-    if (begins(v, "LOADING") || begins(v, "CLUSTERDOWN") || begins(v, "MASTERDOWN") || begins(v, "TRYAGAIN") ||
-        begins(v, "BUSY "))
-        return r->op == REDIS_SETUP ? -EIO : -EAGAIN;
+    if (begins(v, "READONLY")) /* it was the master */
+        rd->link->useless = "the server takes no writes any more";
+    if (begins(v, "READONLY") || begins(v, "LOADING") || begins(v, "CLUSTERDOWN") || begins(v, "MASTERDOWN") ||
+        begins(v, "TRYAGAIN") || begins(v, "BUSY "))
+        return r->op == REDIS_SETUP || r->op == REDIS_ROLE ? -EIO : -EAGAIN;
     return -EIO;
 }
 
@@ -216,6 +218,8 @@ static int scan_result(struct reading *rd, const struct resp *v, const char *p)
     if (r->f != NULL) {
         r->scan->at = next;
         r->scan->done = next == 0;
+        if (next == 0 && rd->link->store->cluster != NULL)
+            redis_cluster_scanned(rd->link->store, rd->link, r->scan);
     }
     return n;
 }
@@ -242,12 +246,27 @@ static int result(struct reading *rd, const char *answer)
             return op == STORE_PUT_NEW ? -EEXIST : -ESTALE;
         if (op == STORE_POOL_TAKE)
             return -ENOENT;
+        if (op == REDIS_TOPOLOGY) {
+            redis_topology(rd->link, answer);
+            return 0;
+        }
         return unexpected(rd, "nothing where there should be an answer");
     case RESP_LIST:
         if (op == STORE_SCAN)
             return scan_result(rd, &v, p);
         if (op == REDIS_HELLO)
             return 0;
+        if (op == REDIS_TOPOLOGY) {
+            redis_topology(rd->link, answer);
+            return 0;
+        }
+        if (op == REDIS_ROLE) {
+            struct resp role;
+            if (v.n < 1)
+                return unexpected(rd, "a role that is none");
+            resp_next(p, &role);
+            return role.type == RESP_STRING && begins(&role, "master") ? 0 : -EROFS;
+        }
         return unexpected(rd, "a list where there should be none");
     case RESP_PUSH:
         break;
@@ -265,6 +284,12 @@ enum redis_fate redis_answer(struct redis_link *l, const struct redis_record *r,
         resp_next(answer, &v);
         if (begins(&v, "NOSCRIPT") && r->script != SCRIPT_NONE && r->tries < REDIS_TRIES)
             return REDIS_NOSCRIPT;
+        if (l->store->cluster != NULL && r->tries < REDIS_TRIES && r->op < STORE_OPS) {
+            if (begins(&v, "MOVED "))
+                return REDIS_MOVED;
+            if (begins(&v, "ASK "))
+                return REDIS_ASK;
+        }
     }
     *rc = result(&rd, answer);
     *bad = rd.bad;

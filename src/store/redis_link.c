@@ -324,6 +324,32 @@ static bool send_script(struct redis_link *l)
     return true;
 }
 
+int redis_forward(struct redis_link *from, struct redis_link *to, bool asking)
+{
+    struct redis_record *old = oldest(from), *r;
+    struct nst_future *f = old->f;
+
+    if (f == NULL)
+        return 0;
+    if ((to->state != REDIS_READY && !to->queueing) || to->broken)
+        return -ENOTCONN;
+    if (to->in_flight >= to->store->in_flight_max || !redis_reserve(to, old->bytes + 2 * REDIS_REQUEST_MAX) ||
+        (asking && !redis_put_asking(to)) || !redis_reserve(to, old->bytes))
+        return -EBUSY;
+    r = &to->ring[to->tail++ & to->ring_mask];
+    *r = *old;
+    r->link = to;
+    r->tries++;
+    f->op = r;
+    to->in_flight++;
+    to->store->base.stats.in_flight++;
+    nst_outside(1);
+    memcpy(to->out + to->filled, from->out + from->answered, old->bytes);
+    redis_commit(to, r, (char *)to->out + to->filled + old->bytes);
+    old->f = NULL;
+    return 0;
+}
+
 /* ---- reading ---- */
 
 static void ready(struct redis_link *l)
@@ -343,8 +369,13 @@ static void ready(struct redis_link *l)
         redis_log(s, NST_LOG_INFO, l->name, "connected again after %.2f s",
                   (double)(l->ready_since - l->lost_since) / 1e9);
     redis_link_ready(l);
-    if (l->state == REDIS_READY && l->head + 1 != l->tail) { /* the last of the setup is still there */
-        arm(l, s->reply_after);
+    if (l->state != REDIS_READY)
+        return;
+    if (redis_link_ticks(l))
+        arm(l, alive_after < s->reply_after ? alive_after : s->reply_after);
+    if (l->head + 1 != l->tail) { /* the last of the setup is still there */
+        if (!l->timer_armed)
+            arm(l, s->reply_after);
         send_some(l);
     }
 }
@@ -363,9 +394,9 @@ static bool answered(struct redis_link *l, const char *answer)
         redis_drop(l, -EPROTO, bad);
         return false;
     }
-    if (__builtin_expect(r->op == REDIS_SETUP, 0)) {
+    if (__builtin_expect(l->setup_left > 0, 0)) {
         if (rc < 0) {
-            round_failed(l, rc, "the server refuses");
+            round_failed(l, rc, rc == -EROFS ? "the server is not the master" : "the server refuses");
             return false;
         }
         if (--l->setup_left == 0)
@@ -385,6 +416,12 @@ static bool answered(struct redis_link *l, const char *answer)
         if (fate == REDIS_NOSCRIPT && !send_script(l)) {
             fate = REDIS_DONE;
             rc = -EBUSY;
+        } else if (fate == REDIS_MOVED || fate == REDIS_ASK) {
+            struct resp v;
+            resp_next(answer, &v);
+            rc = redis_cluster_moved(l, v.p, v.len, fate == REDIS_ASK);
+            if (rc < 0)
+                fate = REDIS_DONE;
         }
         r = oldest(l);
         if (fate == REDIS_DONE) {
@@ -400,6 +437,12 @@ static bool answered(struct redis_link *l, const char *answer)
         redis_listeners(s);
     if (l->answered == l->filled)
         l->answered = l->sent = l->filled = l->setup_end = 0;
+    if (__builtin_expect(l->useless != NULL, 0)) {
+        const char *reason = l->useless;
+        l->useless = NULL;
+        redis_drop(l, -EROFS, reason);
+        return false;
+    }
     return true;
 }
 
@@ -574,12 +617,11 @@ void redis_link_start(struct redis_link *l)
 
 static void look_ready(struct redis_link *l)
 {
-    bool listening = l->store->base.listeners != NULL;
+    bool ticks = redis_link_ticks(l);
     nst_time next = NST_NEVER;
 
-    /* Who keeps values trusts in being told: a server that is gone must be noticed. */
-    if (l->head == l->tail && listening)
-        redis_put_alive(l);
+    if (l->head == l->tail && ticks)
+        redis_link_tick(l);
     if (l->head != l->tail) {
         nst_time age = nst_clock() - oldest(l)->start;
         if (age >= l->store->reply_after) {
@@ -588,7 +630,7 @@ static void look_ready(struct redis_link *l)
         }
         next = l->store->reply_after - age;
     }
-    if (listening && next > alive_after)
+    if (ticks && next > alive_after)
         next = alive_after;
     if (next != NST_NEVER)
         arm(l, next);
@@ -604,7 +646,8 @@ static void timer_ready(struct nst_watch *w, uint32_t events)
     l->timer_armed = false;
     switch (l->state) {
     case REDIS_PAUSE:
-        redis_link_start(l);
+        if (redis_link_retry(l))
+            redis_link_start(l);
         break;
     case REDIS_CONNECTING:
     case REDIS_SETTING_UP:

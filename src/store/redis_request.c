@@ -293,18 +293,11 @@ bool redis_put_track(struct redis_link *l, const struct nst_listener *one)
     return true;
 }
 
-bool redis_put_alive(struct redis_link *l)
+/* A command of up to three words. */
+static bool put_command(struct redis_link *l, enum redis_own_op op, const char *command, const char *first,
+                        const char *second)
 {
-    struct redis_record *r = redis_begin_own(l, REDIS_ALIVE, REDIS_REQUEST_MAX);
-
-    if (r != NULL)
-        redis_commit(l, r, put_text((char *)l->out + l->filled, "*1\r\n$4\r\nPING\r\n"));
-    return r != NULL;
-}
-
-static bool put_setup(struct redis_link *l, const char *command, const char *first, const char *second)
-{
-    struct redis_record *r = redis_begin_own(l, REDIS_SETUP, REDIS_REQUEST_MAX + sizeof l->store->url.password);
+    struct redis_record *r = redis_begin_own(l, op, REDIS_REQUEST_MAX + sizeof l->store->url.password);
     char *p;
 
     if (r == NULL)
@@ -316,8 +309,31 @@ static bool put_setup(struct redis_link *l, const char *command, const char *fir
     if (second != NULL)
         p = put_bulk(p, second, strlen(second));
     redis_commit(l, r, p);
-    l->setup_left++;
     return true;
+}
+
+bool redis_put_alive(struct redis_link *l)
+{
+    return put_command(l, REDIS_ALIVE, "PING", NULL, NULL);
+}
+
+bool redis_put_asking(struct redis_link *l)
+{
+    return put_command(l, REDIS_ASKING, "ASKING", NULL, NULL);
+}
+
+bool redis_put_topology(struct redis_link *l)
+{
+    if (l->sentinel)
+        return put_command(l, REDIS_TOPOLOGY, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", l->store->url.service);
+    return put_command(l, REDIS_TOPOLOGY, "CLUSTER", "SLOTS", NULL);
+}
+
+static bool put_setup(struct redis_link *l, enum redis_own_op op, const char *command, const char *first,
+                      const char *second)
+{
+    l->setup_left++;
+    return put_command(l, op, command, first, second);
 }
 
 bool redis_put_setup(struct redis_link *l)
@@ -326,13 +342,17 @@ bool redis_put_setup(struct redis_link *l)
     char db[16], *end = put_digits(db, u->db);
 
     *end = 0;
-    if (u->auth &&
-        !(u->user[0] != 0 ? put_setup(l, "AUTH", u->user, u->password) : put_setup(l, "AUTH", u->password, NULL)))
+    if (u->auth && !l->sentinel) {
+        bool named = u->user[0] != 0;
+        if (!put_setup(l, REDIS_SETUP, "AUTH", named ? u->user : u->password, named ? u->password : NULL))
+            return false;
+    }
+    if (u->db != 0 && !l->sentinel && !put_setup(l, REDIS_SETUP, "SELECT", db, NULL))
         return false;
-    if (u->db != 0 && !put_setup(l, "SELECT", db, NULL))
+    if (u->kind == STORE_REDIS_SENTINEL && !l->sentinel && !put_setup(l, REDIS_ROLE, "ROLE", NULL, NULL))
         return false;
-    if (!put_setup(l, "PING", NULL, NULL))
+    if (!put_setup(l, REDIS_SETUP, "PING", NULL, NULL))
         return false;
     l->setup_end = l->filled;
-    return redis_put_track(l, NULL);
+    return l->sentinel || redis_put_track(l, NULL);
 }

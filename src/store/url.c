@@ -106,10 +106,9 @@ static int parse_user(const struct parser *ps, const char *p, const char *end, s
 }
 
 /* [p, end) is HOST, HOST:PORT, :PORT, [IPV6] or [IPV6]:PORT. */
-static int parse_host(const struct parser *ps, const char *p, const char *end, struct store_url *u)
+static int parse_host(const struct parser *ps, const char *p, const char *end, uint32_t port, struct store_host *u)
 {
     const char *host = p, *host_end, *rest;
-    uint32_t port = 6379;
     int rc;
 
     if (p < end && *p == '[') {
@@ -154,12 +153,116 @@ static int parse_host(const struct parser *ps, const char *p, const char *end, s
     return 0;
 }
 
-static int parse_tcp(const struct parser *ps, const char *p, struct store_url *u)
+/* ---- options behind '?' ---- */
+
+struct option {
+    const char *name; /* with its '=' */
+    char *text;
+    size_t cap;
+    uint32_t *number;
+    uint32_t min, max;
+    const char *what;
+};
+
+/* p is "?NAME=VALUE[&NAME=VALUE]...". */
+static int parse_options(const struct parser *ps, const char *p, const struct option *options, const char *expected)
 {
-    const char *end = p + strcspn(p, "/"), *at;
+    while (*p != 0) {
+        const char *begin = p + 1, *end = begin + strcspn(begin, "&");
+        const struct option *o = options;
+        int rc;
+        while (o->name != NULL && strncmp(begin, o->name, strlen(o->name)) != 0)
+            o++;
+        if (o->name == NULL)
+            return wrong(ps, begin, "expected %s", expected);
+        begin += strlen(o->name);
+        if (o->number != NULL)
+            rc = number(ps, begin, end, o->min, o->max, o->number, o->what);
+        else if (begin == end)
+            rc = wrong(ps, begin, "expected %s", o->what);
+        else
+            rc = decode(ps, begin, end, o->text, o->cap, o->what);
+        if (rc < 0)
+            return rc;
+        p = end;
+    }
+    return 0;
+}
+
+/* ---- Redis by TCP ---- */
+
+struct scheme {
+    const char *prefix;
+    enum store_kind kind;
+    bool tls;
+    uint16_t port;
+};
+
+/* Comma-separated for a cluster and for sentinels. */
+static int parse_hosts(const struct parser *ps, const char *p, const char *end, const struct scheme *sc,
+                       struct store_url *u)
+{
+    for (;;) {
+        const char *comma = sc->kind == STORE_REDIS_TCP ? NULL : memchr(p, ',', (size_t)(end - p));
+        int rc;
+        if (u->n_hosts == STORE_HOSTS)
+            return wrong(ps, p, "more than %d hosts", STORE_HOSTS);
+        rc = parse_host(ps, p, comma != NULL ? comma : end, sc->port, &u->hosts[u->n_hosts++]);
+        if (rc < 0 || comma == NULL)
+            return rc;
+        p = comma + 1;
+    }
+}
+
+/* [p, end) is what follows the '/' behind the hosts: DB, or SERVICE[/DB]. */
+static int parse_path(const struct parser *ps, const char *p, const char *end, struct store_url *u)
+{
+    if (u->kind == STORE_REDIS_CLUSTER)
+        return p == end ? 0 : wrong(ps, p, "expected the end: a cluster has no databases");
+    if (u->kind == STORE_REDIS_SENTINEL) {
+        const char *slash = memchr(p, '/', (size_t)(end - p));
+        int rc;
+        if (p == end || p == slash)
+            return wrong(ps, p, "expected the name by which the sentinels know the service");
+        rc = decode(ps, p, slash != NULL ? slash : end, u->service, sizeof u->service, "service's name");
+        if (rc < 0 || slash == NULL)
+            return rc;
+        p = slash + 1;
+    }
+    return p == end ? 0 : number(ps, p, end, 0, 65535, &u->db, "a database number");
+}
+
+static void make_name(struct store_url *u, const struct scheme *sc)
+{
+    size_t n = (size_t)snprintf(u->name, sizeof u->name, "%s%s%s", sc->prefix, u->user, u->user[0] != 0 ? "@" : "");
+
+    for (unsigned i = 0; i < u->n_hosts && n < sizeof u->name; i++) {
+        const char *host = u->hosts[i].host;
+        bool v6 = strchr(host, ':') != NULL;
+        n += (size_t)snprintf(u->name + n, sizeof u->name - n, "%s%s%s%s:%u", i > 0 ? "," : "", v6 ? "[" : "", host,
+                              v6 ? "]" : "", u->hosts[i].port);
+    }
+    if (n >= sizeof u->name)
+        return;
+    if (u->kind == STORE_REDIS_TCP)
+        snprintf(u->name + n, sizeof u->name - n, "/%u", u->db);
+    else if (u->kind == STORE_REDIS_SENTINEL)
+        snprintf(u->name + n, sizeof u->name - n, "/%s/%u", u->service, u->db);
+}
+
+static int parse_redis(const struct parser *ps, const char *p, const struct scheme *sc, struct store_url *u)
+{
+    const struct option options[] = {
+        { "ca=", u->ca, sizeof u->ca, NULL, 0, 0, "file of certificates of authorities" },
+        { "cert=", u->cert, sizeof u->cert, NULL, 0, 0, "file of a certificate" },
+        { "key=", u->key, sizeof u->key, NULL, 0, 0, "file of a key" },
+        { .name = NULL },
+    };
+    const char *end = p + strcspn(p, sc->tls ? "/?" : "/"), *at, *stop;
     int rc;
 
-    u->kind = STORE_REDIS_TCP;
+    u->kind = sc->kind;
+    u->tls = sc->tls;
     at = memrchr(p, '@', (size_t)(end - p));
     if (at != NULL) {
         rc = parse_user(ps, p, at, u);
@@ -167,45 +270,79 @@ static int parse_tcp(const struct parser *ps, const char *p, struct store_url *u
             return rc;
         p = at + 1;
     }
-    rc = parse_host(ps, p, end, u);
+    rc = parse_hosts(ps, p, end, sc, u);
     if (rc < 0)
         return rc;
-    if (*end == '/' && end[1] != 0) {
-        rc = number(ps, end + 1, end + strlen(end), 0, 65535, &u->db, "a database number");
+    stop = sc->tls ? end + strcspn(end, "?") : end + strlen(end);
+    if (*end != '/' && sc->kind == STORE_REDIS_SENTINEL)
+        return wrong(ps, end, "expected '/' and the name by which the sentinels know the service");
+    if (*end == '/') {
+        rc = parse_path(ps, end + 1, stop, u);
         if (rc < 0)
             return rc;
     }
-    bool v6 = strchr(u->host, ':') != NULL;
-    snprintf(u->name, sizeof u->name, "redis://%s%s%s%s%s:%u/%u", u->user, u->user[0] != 0 ? "@" : "", v6 ? "[" : "",
-             u->host, v6 ? "]" : "", u->port, u->db);
+    rc = parse_options(ps, stop, options, "ca=FILE, cert=FILE or key=FILE");
+    if (rc < 0)
+        return rc;
+    if ((u->cert[0] != 0) != (u->key[0] != 0))
+        return wrong(ps, stop + strlen(stop), "cert=FILE and key=FILE go together");
+    make_name(u, sc);
     return 0;
 }
 
+/* ---- the others ---- */
+
 static int parse_unix(const struct parser *ps, const char *p, struct store_url *u)
 {
+    const struct option options[] = {
+        { "db=", NULL, 0, &u->db, 0, 65535, "a database number" },
+        { .name = NULL },
+    };
     const char *end = p + strcspn(p, "?");
     int rc;
 
     u->kind = STORE_REDIS_UNIX;
     if (*p != '/')
         return wrong(ps, p, "expected the absolute path of a socket, beginning with '/'");
-    rc = decode(ps, p, end, u->path, sizeof u->path, "path");
-    if (rc < 0)
-        return rc;
-    if (*end == '?') {
-        if (strncmp(end, "?db=", 4) != 0)
-            return wrong(ps, end + 1, "expected db=N, the only option there is");
-        rc = number(ps, end + 4, end + strlen(end), 0, 65535, &u->db, "a database number");
-        if (rc < 0)
-            return rc;
-    }
-    snprintf(u->name, sizeof u->name, "redis+unix://%s?db=%u", u->path, u->db);
-    return 0;
+    rc = decode(ps, p, end, u->path, 108, "path");
+    if (rc == 0)
+        rc = parse_options(ps, end, options, "db=N, the only option there is");
+    if (rc == 0)
+        snprintf(u->name, sizeof u->name, "redis+unix://%s?db=%u", u->path, u->db);
+    return rc;
+}
+
+static int parse_lmdb(const struct parser *ps, const char *p, struct store_url *u)
+{
+    const struct option options[] = {
+        { "gib=", NULL, 0, &u->gib, 1, 65536, "a number of GiB" },
+        { .name = NULL },
+    };
+    const char *end = p + strcspn(p, "?");
+    int rc;
+
+    u->kind = STORE_LMDB;
+    if (p == end)
+        return wrong(ps, p, "expected the path of a file");
+    rc = decode(ps, p, end, u->path, sizeof u->path - 8, "path");
+    if (rc == 0)
+        rc = parse_options(ps, end, options, "gib=N, the only option there is");
+    if (rc == 0)
+        snprintf(u->name, sizeof u->name, "lmdb:%s", u->path);
+    return rc;
 }
 
 int store_url_parse(struct store_url *out, const char *url, const char **why)
 {
-    static const char redis[] = "redis://", redis_unix[] = "redis+unix://";
+    static const struct scheme schemes[] = {
+        { "redis://", STORE_REDIS_TCP, false, 6379 },
+        { "rediss://", STORE_REDIS_TCP, true, 6379 },
+        { "redis-sentinel://", STORE_REDIS_SENTINEL, false, 26379 },
+        { "rediss-sentinel://", STORE_REDIS_SENTINEL, true, 26379 },
+        { "redis-cluster://", STORE_REDIS_CLUSTER, false, 6379 },
+        { "rediss-cluster://", STORE_REDIS_CLUSTER, true, 6379 },
+    };
+    static const char redis_unix[] = "redis+unix://";
     struct parser ps = { url, why };
 
     *out = (struct store_url){ 0 };
@@ -216,9 +353,18 @@ int store_url_parse(struct store_url *out, const char *url, const char **why)
         strcpy(out->name, "mem:");
         return 0;
     }
-    if (strncmp(url, redis, sizeof redis - 1) == 0)
-        return parse_tcp(&ps, url + sizeof redis - 1, out);
+    if (strncmp(url, "lmdb:", 5) == 0)
+        return parse_lmdb(&ps, url + 5, out);
+    if (strncmp(url, "unix:", 5) == 0)
+        return parse_unix(&ps, url + 5, out);
     if (strncmp(url, redis_unix, sizeof redis_unix - 1) == 0)
         return parse_unix(&ps, url + sizeof redis_unix - 1, out);
-    return wrong(&ps, url, "expected \"mem:\", \"redis://\" or \"redis+unix://\"");
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        if (strncmp(url, schemes[i].prefix, strlen(schemes[i].prefix)) == 0)
+            return parse_redis(&ps, url + strlen(schemes[i].prefix), &schemes[i], out);
+    }
+    return wrong(
+        &ps, url,
+        "expected \"mem:\", \"lmdb:\", \"redis://\", \"rediss://\", \"redis+unix://\", \"redis-sentinel://\" or "
+        "\"redis-cluster://\"");
 }

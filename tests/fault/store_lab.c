@@ -47,7 +47,7 @@ static void remove_in(const char *dir, const char *name)
 
 /* ---- redis-server ---- */
 
-static int free_port(void)
+int lab_free_port(void)
 {
     struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t len = sizeof a;
@@ -59,15 +59,12 @@ static int free_port(void)
     return ntohs(a.sin_port);
 }
 
-const char *lab_command(struct lab_redis *redis, const char *command)
+const char *lab_shell(const char *line)
 {
-    static char out[4096];
-    char line[1024];
+    static char out[8192];
     size_t n;
-
-    snprintf(line, sizeof line, "redis-cli -s %s/sock %s%s %s 2>&1", redis->dir, redis->password != NULL ? "-a " : "",
-             redis->password != NULL ? redis->password : "", command);
     FILE *f = popen(line, "r");
+
     assert_non_null(f);
     n = fread(out, 1, sizeof out - 1, f);
     pclose(f);
@@ -77,13 +74,22 @@ const char *lab_command(struct lab_redis *redis, const char *command)
     return out;
 }
 
+const char *lab_command(struct lab_redis *redis, const char *command)
+{
+    char line[1024];
+
+    snprintf(line, sizeof line, "redis-cli -s %s/sock %s%s %s 2>&1", redis->dir, redis->password != NULL ? "-a " : "",
+             redis->password != NULL ? redis->password : "", command);
+    return lab_shell(line);
+}
+
 void lab_start(struct lab_redis *redis)
 {
     char port[16], sock[40];
 
     if (redis->dir[0] == 0) {
         make_dir(redis->dir);
-        redis->port = free_port();
+        redis->port = lab_free_port();
     }
     snprintf(port, sizeof port, "%d", redis->port);
     snprintf(sock, sizeof sock, "%s/sock", redis->dir);
@@ -92,10 +98,18 @@ void lab_start(struct lab_redis *redis)
     redis->pid = fork();
     assert_true(redis->pid >= 0);
     if (redis->pid == 0) {
+        const char *args[48] = { "redis-server", "--port", port,        "--bind",   "127.0.0.1", "-::1",
+                                 "--unixsocket", sock,     "--dir",     redis->dir, "--save",    "",
+                                 "--appendonly", "no",     "--logfile", "/dev/null" };
+        int n = 16;
+        if (redis->password != NULL) {
+            args[n++] = "--requirepass";
+            args[n++] = redis->password;
+        }
+        for (int i = 0; i < 16 && redis->more[i] != NULL; i++)
+            args[n++] = redis->more[i];
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "-::1", "--unixsocket", sock,
-               "--save", "", "--appendonly", "no", "--dir", redis->dir, "--logfile", "/dev/null",
-               redis->password != NULL ? "--requirepass" : NULL, redis->password, NULL);
+        execvp("redis-server", (char **)args);
         _exit(127);
     }
     for (int i = 0; strstr(lab_command(redis, "ping"), "PONG") == NULL; i++) {
@@ -124,8 +138,66 @@ void lab_remove(struct lab_redis *redis)
 {
     remove_in(redis->dir, "sock");
     remove_in(redis->dir, "dump.rdb");
+    remove_in(redis->dir, "nodes.conf");
+    remove_in(redis->dir, "sentinel.conf");
     rmdir(redis->dir);
     redis->dir[0] = 0;
+}
+
+/* ---- a cluster ---- */
+
+static bool knows_all(struct lab_redis *r)
+{
+    return strstr(lab_command(r, "cluster info"), "cluster_state:ok") != NULL &&
+           strstr(lab_command(r, "cluster info"), "cluster_known_nodes:6") != NULL;
+}
+
+void lab_cluster_start(struct lab_cluster *c)
+{
+    static char bus[LAB_NODES][8];
+    char line[1024] = "redis-cli --cluster create --cluster-replicas 1 --cluster-yes";
+
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < LAB_NODES; i++) {
+        snprintf(bus[i], sizeof bus[i], "%d", lab_free_port());
+        const char *const more[] = { "--cluster-enabled",
+                                     "yes",
+                                     "--cluster-node-timeout",
+                                     "1000",
+                                     "--cluster-port",
+                                     bus[i],
+                                     "--cluster-replica-validity-factor",
+                                     "0" };
+        memcpy(c->node[i].more, more, sizeof more);
+        lab_start(&c->node[i]);
+        snprintf(line + strlen(line), sizeof line - strlen(line), " 127.0.0.1:%d", c->node[i].port);
+    }
+    strcat(line, " 2>&1");
+    assert_non_null(strstr(lab_shell(line), "All 16384 slots covered"));
+    for (int i = 0; i < LAB_NODES; i++) {
+        for (int tries = 0; !knows_all(&c->node[i]); tries++) {
+            assert_true(tries < 1000);
+            usleep(20000);
+        }
+    }
+    /* every master has its replica, and it is up to date */
+    for (int i = 0; i < 3; i++) {
+        for (int tries = 0; strstr(lab_command(&c->node[i], "info replication"), "state=online") == NULL; tries++) {
+            assert_true(tries < 1000);
+            usleep(20000);
+        }
+    }
+    snprintf(c->url, sizeof c->url, "redis-cluster://127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", c->node[0].port,
+             c->node[1].port, c->node[2].port);
+}
+
+void lab_cluster_end(struct lab_cluster *c)
+{
+    for (int i = 0; i < LAB_NODES; i++) {
+        if (c->node[i].pid != 0)
+            lab_end(&c->node[i], SIGKILL);
+        lab_remove(&c->node[i]);
+    }
 }
 
 /* ---- the liar ---- */

@@ -36,6 +36,7 @@ struct lab_redis {
     char dir[32];
     char url[128], tcp_url[128]; /* lab_start fills them in */
     const char *password;        /* set before lab_start; may be NULL */
+    const char *more[16];        /* further arguments, ended by NULL */
 };
 /* Starts it and returns when it answers. A second start uses the same directory and port. */
 void lab_start(struct lab_redis *redis);
@@ -44,6 +45,19 @@ void lab_end(struct lab_redis *redis, int sig);
 void lab_signal(struct lab_redis *redis, int sig);
 /* Removes its directory. */
 void lab_remove(struct lab_redis *redis);
+/* A port of the loopback that nobody uses. */
+int lab_free_port(void);
+/* A line for the shell; its output as lab_command's. */
+const char *lab_shell(const char *line);
+
+/* ---- a cluster: three masters, and a replica for each; 0 to 2 are the first masters ---- */
+enum { LAB_NODES = 6 };
+struct lab_cluster {
+    struct lab_redis node[LAB_NODES];
+    char url[256]; /* names the first three */
+};
+void lab_cluster_start(struct lab_cluster *c);
+void lab_cluster_end(struct lab_cluster *c);
 /* One command by redis-cli, written as for a shell; its output, without the line end, is in a static buffer. */
 const char *lab_command(struct lab_redis *redis, const char *command);
 

@@ -211,7 +211,7 @@ static void what_others_wrote_body(void)
 static void password_body(void)
 {
     struct lab_redis locked = { .password = "sesame" };
-    char url[160], val[8];
+    char url[320], val[8];
     const char *path;
 
     lab_start(&locked);
@@ -219,11 +219,11 @@ static void password_body(void)
     logged[0] = 0;
     snprintf(url, sizeof url, "redis://%s", path);
     open_with(url, NULL);
-    assert_int_equal(nst_store_ping(store, in_ms(200)), -EACCES);
+    assert_int_equal(nst_store_ping(store, in_ms(1000)), -EACCES);
     nst_store_close(store);
     snprintf(url, sizeof url, "redis://:simsalabim@%s", path);
     open_with(url, NULL);
-    assert_int_equal(nst_store_ping(store, in_ms(200)), -EACCES);
+    assert_int_equal(nst_store_ping(store, in_ms(1000)), -EACCES);
     assert_int_equal(nst_get(store, text("k"), val, sizeof val, NULL, patience()), -ENOTCONN);
     nst_store_close(store);
     snprintf(url, sizeof url, "redis://:sesame@%s/7", path);
@@ -237,7 +237,7 @@ static void password_body(void)
     nst_store_close(store);
     snprintf(url, sizeof url, "redis://:sesame@%s/99", path);
     open_with(url, NULL);
-    assert_int_equal(nst_store_ping(store, in_ms(200)), -EIO);
+    assert_int_equal(nst_store_ping(store, in_ms(1000)), -EIO);
     nst_store_close(store);
     assert_non_null(strstr(logged, "NOAUTH"));
     assert_non_null(strstr(logged, "WRONGPASS"));

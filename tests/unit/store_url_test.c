@@ -34,8 +34,8 @@ static void check_tcp(const char *url, const char *user, const char *password, c
     assert_string_equal(u.user, user);
     assert_string_equal(u.password, password);
     assert_int_equal(u.auth, strchr(url, '@') != NULL);
-    assert_string_equal(u.host, host);
-    assert_int_equal(u.port, port);
+    assert_string_equal(u.hosts[0].host, host);
+    assert_int_equal(u.hosts[0].port, port);
     assert_int_equal(u.db, db);
     assert_string_equal(u.name, name);
 }
@@ -73,6 +73,53 @@ static void unix_socket(void **state)
     assert_string_equal(u.path, "/r");
     assert_int_equal(u.db, 0);
     assert_string_equal(u.name, "redis+unix:///r?db=0");
+}
+
+static void many_hosts(void **state)
+{
+    struct store_url u = parse("redis-cluster://bob:pw@a:1,[::2],b.c:3");
+
+    assert_int_equal(u.kind, STORE_REDIS_CLUSTER);
+    assert_int_equal(u.n_hosts, 3);
+    assert_string_equal(u.hosts[0].host, "a");
+    assert_string_equal(u.hosts[1].host, "::2");
+    assert_int_equal(u.hosts[1].port, 6379);
+    assert_int_equal(u.hosts[2].port, 3);
+    assert_string_equal(u.password, "pw");
+    assert_string_equal(u.name, "redis-cluster://bob@a:1,[::2]:6379,b.c:3");
+    u = parse("redis-sentinel://:pw@a,b:5/my%20service/3");
+    assert_int_equal(u.kind, STORE_REDIS_SENTINEL);
+    assert_int_equal(u.n_hosts, 2);
+    assert_int_equal(u.hosts[0].port, 26379);
+    assert_string_equal(u.service, "my service");
+    assert_int_equal(u.db, 3);
+    assert_string_equal(u.name, "redis-sentinel://a:26379,b:5/my service/3");
+}
+
+static void tls(void **state)
+{
+    struct store_url u = parse("rediss://h:1/2?ca=/etc/ca.pem&key=/k%26&cert=/c");
+
+    assert_int_equal(u.kind, STORE_REDIS_TCP);
+    assert_true(u.tls);
+    assert_int_equal(u.db, 2);
+    assert_string_equal(u.ca, "/etc/ca.pem");
+    assert_string_equal(u.key, "/k&");
+    assert_string_equal(u.cert, "/c");
+    assert_string_equal(u.name, "rediss://h:1/2");
+    u = parse("rediss-cluster://h?ca=x");
+    assert_true(u.tls && u.kind == STORE_REDIS_CLUSTER);
+    assert_string_equal(u.ca, "x");
+}
+
+static void file(void **state)
+{
+    struct store_url u = parse("lmdb:/var/lib/netstar/state?gib=3");
+
+    assert_int_equal(u.kind, STORE_LMDB);
+    assert_string_equal(u.path, "/var/lib/netstar/state");
+    assert_int_equal(u.gib, 3);
+    assert_string_equal(u.name, "lmdb:/var/lib/netstar/state");
 }
 
 static void wrong_ones_tell_the_character(void **state)
@@ -120,8 +167,20 @@ static void wrong_ones_tell_the_character(void **state)
         { "redis+unix:///x?", 17, "db=N" },
         { "redis+unix:///x?DB=1", 17, "db=N" },
         { "redis+unix:///x?db=", 20, "database" },
-        { "redis+unix:///x?db=1&a=2", 21, "digit" },
+        { "redis+unix:///x?db=1&a=2", 22, "db=N" },
         { "redis+unix:///a b", 16, "%20" },
+        { "lmdb:", 6, "path" },
+        { "lmdb:x?gib=0", 12, "1 to 65536" },
+        { "lmdb:x?g", 8, "gib=N" },
+        { "redis-cluster://a,b:x", 21, "digit" },
+        { "redis-cluster://a/1", 19, "no databases" },
+        { "redis://a,b", 10, "host name" },
+        { "redis-sentinel://a", 19, "name by which" },
+        { "redis-sentinel://a/", 20, "name by which" },
+        { "redis-sentinel://a/s/x", 22, "database" },
+        { "rediss://h?db=1", 12, "ca=FILE" },
+        { "rediss://h?ca=", 15, "authorities" },
+        { "rediss://h?cert=x", 18, "go together" },
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -171,9 +230,10 @@ static void too_long(void **state)
 /* No prefix of a right URL, and no byte changed in one, may do harm. */
 static void cut_and_bent(void **state)
 {
-    static const char *const urls[] = { "redis://bob:a%40b@[2001:db8::1]:7000/15", "redis+unix:///run/r%20.s?db=15" };
+    static const char *const urls[] = { "redis://bob:a%40b@[2001:db8::1]:7000/15", "redis+unix:///run/r%20.s?db=15",
+                                        "rediss-sentinel://a:b@[::1]:7,h/n/1?ca=c&cert=d&key=%20", "lmdb:/a?gib=12" };
 
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 4; i++) {
         char url[64];
         struct store_url u;
         for (size_t n = 0; n <= strlen(urls[i]); n++) {
@@ -196,6 +256,9 @@ int main(void)
         cmocka_unit_test(tcp),
         cmocka_unit_test(password_is_decoded_and_not_named),
         cmocka_unit_test(unix_socket),
+        cmocka_unit_test(many_hosts),
+        cmocka_unit_test(tls),
+        cmocka_unit_test(file),
         cmocka_unit_test(wrong_ones_tell_the_character),
         cmocka_unit_test(too_long),
         cmocka_unit_test(cut_and_bent),
