@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* netstar/edit.h - changing what passes: headers, the bytes of a TCP stream or of a datagram; packets of one's own.
  *
- * Known fault: where the line repeats segments, a stream may leave with other bytes than edited (docs/design.md, "What is
- * not there").
- *
  * Streams. A half whose `edits` is set (flow.h) may change the stream that its end receives: from a DATA event it
  * replaces, removes or inserts bytes among those that the current packet delivers, and at any time it may put bytes of
  * its own at the place where the stream is. Inspectors, offsets and events always speak of the stream as its *sender*

@@ -168,6 +168,49 @@ static void removed_body(void)
     check_eq(ack_of(0), 111);
 }
 
+/* What is inserted is larger than the receiver's window: it leaves as that opens, and never beyond it. */
+static void window_body(void)
+{
+    enum { SIZE = 100000, WINDOW = 5000 };
+    static char text[SIZE + 1];
+    uint32_t next = 101, acked = 101;
+    uint8_t frame[200];
+
+    for (unsigned i = 0; i < SIZE; i++)
+        text[i] = (char)('a' + i % 23);
+    lab_handshake(path, 100, 500);
+    order[0] = (struct edit_order){ 1, 0, text };
+    n_orders = 1;
+    client(101, "<>");
+    check_eq(replaced, 0);
+    for (unsigned round = 0; round < 2 * SIZE / WINDOW && next != 101 + SIZE + 2; round++) {
+        for (unsigned i = 0; i < lab.n_out; i++) {
+            if (lab.out[i].port != 1 || lab.out[i].data_len == 0)
+                continue;
+            unsigned n = lab.out[i].data_len, at = seq_of(i) - 101;
+            check_eq(seq_of(i), next);
+            check(round == 0 ? n + next <= 101 + 0xffff : n + next <= acked + WINDOW);
+            for (unsigned k = 0; k < n; k++)
+                check_eq(lab.out[i].data[k], at + k == 0 ? '<' : at + k == SIZE + 1 ? '>' : text[at + k - 1]);
+            next = seq_of(i) + n;
+        }
+        lab_clear();
+        acked = next;
+        unsigned len = lab_tcp_frame(frame, path, S2C, (struct lab_tcp){ .flags = ACK, .seq = 501, .ack = acked });
+        frame[48] = WINDOW >> 8, frame[49] = WINDOW & 255;
+        lab_checksum(frame, 0, 4, IPPROTO_TCP);
+        lab_send(1, frame, len);
+        lab_settle();
+        check_eq(lab.out[0].port, 0);
+        check_eq(ack_of(0), next == 101 + SIZE + 2 ? 103 : 102); /* the edit has '>' with it */
+        check_eq(nst_sleep(nst_now() + NST_MS(2)), 0);
+    }
+    check_eq(next, 101 + SIZE + 2);
+    lab_clear();
+    client(102, ">"); /* again, when all of it has arrived */
+    check_out(0, next - 1, "");
+}
+
 static void dropped_body(void)
 {
     lab_handshake(path, 100, 500);
@@ -326,6 +369,7 @@ static void run_case(bool udp, void (*body)(void))
 CASE(replace, false)
 CASE(same_size, false)
 CASE(removed, false)
+CASE(window, false)
 CASE(dropped, false)
 CASE(hole, false)
 CASE(inject, false)
@@ -343,9 +387,9 @@ static void refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replace),  cmocka_unit_test(same_size), cmocka_unit_test(removed), cmocka_unit_test(dropped),
-        cmocka_unit_test(hole),     cmocka_unit_test(refused),   cmocka_unit_test(inject),  cmocka_unit_test(took),
-        cmocka_unit_test(datagram), cmocka_unit_test(headers),
+        cmocka_unit_test(replace), cmocka_unit_test(same_size), cmocka_unit_test(removed), cmocka_unit_test(window),
+        cmocka_unit_test(dropped), cmocka_unit_test(hole),      cmocka_unit_test(refused), cmocka_unit_test(inject),
+        cmocka_unit_test(took),    cmocka_unit_test(datagram),  cmocka_unit_test(headers),
     };
     return cmocka_run_group_tests(tests, lab_setup, lab_teardown);
 }
