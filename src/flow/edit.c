@@ -262,10 +262,13 @@ static uint32_t number_of(struct nst_flow *f, enum nst_side side, const struct n
         /* It must have the very number that its receiver expects, or none that this takes. */
         if ((w->flags & WAY_ACKED) && edit_in(&w->map, w->acked) == from)
             return w->acked;
-    } else if (p->h.payload_len == 0 && (h->tcp_flags & (RTE_TCP_SYN_FLAG | RTE_TCP_FIN_FLAG)) == 0 &&
-               is_edited(f, side, &place) && seq_diff(from, place.next) > 0) {
+    } else if (p->h.payload_len == 0 && (h->tcp_flags & (RTE_TCP_SYN_FLAG | RTE_TCP_FIN_FLAG)) == 0) {
+        /* Old: it may ask for an answer, as a keep-alive does. */
+        if (w->map.edited && seq_diff(from, w->map.known) < 0)
+            return edit_out(&w->map, w->map.known) - 1;
         /* It has overtaken bytes of which nobody knows yet how many they become. */
-        from = place.next + place.ended;
+        if (is_edited(f, side, &place) && seq_diff(from, place.next) > 0)
+            from = place.next + place.ended;
     }
     return edit_out(&w->map, from);
 }

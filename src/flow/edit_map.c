@@ -236,7 +236,7 @@ static void join(struct edit_map *m, struct edit *x)
 {
     if (!m->edited) {
         m->edited = true;
-        m->known = x->seq - EDIT_FAR;
+        m->gone = m->known = x->seq - EDIT_FAR;
     }
     *(m->last != NULL ? &m->last->next : &m->first) = x;
     for (; x != NULL; x = x->next) {
@@ -287,6 +287,10 @@ void edit_trim(struct edit_map *m, struct edit_pool *pool, uint32_t ack)
 
     while ((x = m->first) != NULL && seq_diff(ack, x->seq + m->shift + x->len) >= 0) {
         m->shift += x->len - x->removed;
+        if (x->len != 0)
+            m->gone = end_of(x);
+        else if (x->seq != m->known)
+            m->gone = x->seq;
         m->known = end_of(x);
         m->first = x->next;
         if (x->next == NULL)
@@ -294,7 +298,7 @@ void edit_trim(struct edit_map *m, struct edit_pool *pool, uint32_t ack)
         edit_put(m, pool, x);
     }
     if (m->edited && seq_diff(ack - m->shift, m->known) > EDIT_FAR)
-        m->known = ack - m->shift - EDIT_FAR;
+        m->gone = m->known = ack - m->shift - EDIT_FAR;
 }
 
 /* ---- numbers ---- */
@@ -303,7 +307,7 @@ uint32_t edit_out(const struct edit_map *m, uint32_t seq)
     uint32_t shift = m->shift;
 
     if (m->edited && seq_diff(seq, m->known) < 0)
-        return m->known + m->shift - 1;
+        return m->known + m->shift - (seq_diff(seq, m->gone) < 0);
     if (m->last == NULL || seq_diff(seq, end_of(m->last)) >= 0)
         return seq + m->shift_end;
     for (const struct edit *x = m->first; x != NULL && seq_diff(seq, x->seq) >= 0; x = x->next) {

@@ -53,6 +53,7 @@ struct edit_map {
     uint32_t shift_end; /* behind the last one */
     uint32_t bytes;     /* in edits, those that are added included */
     uint32_t known;     /* sender's number: behind all that was forgotten */
+    uint32_t gone;      /* from there on to known all was removed */
     bool edited;        /* there was an edit, if only one that has been forgotten; else known says nothing */
 };
 
