@@ -258,6 +258,17 @@ NST_API struct nst_packet *nst_take(const struct nst_event *ev);
  * it was taken. */
 NST_API int nst_packet_refuse(const struct nst_event *ev);
 
+/* Takes the event's packet so that it leaves later, while the flow goes on: it counts as held, the engine is not drained
+ * before it has met its end, and a capture's clock stands. The caller returns NST_TAKEN, and ends it by exactly one of the
+ * two below, nst_packet_send or nst_packet_free being none of them. NULL: as many packets are held as may be; it has not
+ * been taken. Whoever keeps packets of a flow sees to their order. */
+NST_API struct nst_packet *nst_packet_keep(const struct nst_event *ev);
+/* Sends a packet that was kept to where FORWARD would have sent it. Never waits. */
+NST_API void nst_packet_forward(struct nst_packet *p);
+/* The policy's word on it, as nst_fail has it: it is sent, or dropped for the cause. Of verdicts on the whole flow, which may
+ * have ended, only what they mean for this packet is done. Never waits. */
+NST_API void nst_packet_fail(struct nst_packet *p, int rc);
+
 /* ---- loop style ---- */
 /* Waits for the half's next event: 0 and *ev. Decide each event that carries a packet before asking for the next:
  * an undecided one counts as NST_UNDECIDED. -ETIMEDOUT: none until then; -ECANCELED: the flow has ended (CLOSE was

@@ -11,6 +11,7 @@
 #include <netstar/packet.h>
 #include <netstar/ports.h>
 #include <netstar/reactor.h>
+#include <netstar/state.h>
 #include <netstar/store.h>
 #include <netstar/task.h>
 #include <netstar/tcp.h>

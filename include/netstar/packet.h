@@ -61,12 +61,16 @@ NST_API nst_time nst_packet_time(const struct nst_packet *p);
 NST_API uint64_t nst_packet_number(const struct nst_packet *p);
 NST_API unsigned nst_packet_port(const struct nst_packet *p);
 
-/* Overwrites len bytes at off and mends the IPv4, TCP and UDP checksums incrementally (RFC 1624): one that was right
+/* Overwrites len bytes at off and mends the IPv4, TCP, UDP and ICMPv4 checksums incrementally (RFC 1624): one that was right
  * stays right, one that was wrong stays wrong; so are those of tunnels around it (UDP, GRE) that are in use. A checksum
  * field among the bytes is mended, not overwritten. The headers
  * are not parsed anew, so lengths and protocol fields are better left alone. -ERANGE when the bytes are not all inside
  * the packet. `bytes` may not lie in the packet itself. */
 NST_API int nst_packet_edit(struct nst_packet *p, size_t off, const void *bytes, size_t len);
+
+/* Turns the packet round: it will leave by the port that it came in by, with its MAC addresses exchanged, when it is
+ * forwarded. For what has to go back to the side that it came from (hairpinning), through the router that sent it. */
+NST_API void nst_packet_turn(struct nst_packet *p);
 
 /* Sends a packet that the caller owns (nst_take) by a port, and consumes it, also on error. -EINVAL: no such
  * port. A port that cannot take it drops and counts it. */

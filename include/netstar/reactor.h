@@ -82,6 +82,7 @@ struct nst_flusher {
     struct nst_flusher *next;
     void (*flush)(struct nst_flusher *self);
     bool marked;
+    bool early; /* before those that are not, also those that it marks itself: it makes requests that they collect */
 };
 NST_API void nst_flusher_mark(struct nst_flusher *f);
 /* Takes back a mark, e.g. before the flusher's memory is freed. */

@@ -41,6 +41,30 @@ struct nst_packet *nst_take(const struct nst_event *ev)
     return ev->packet;
 }
 
+void nst_packet_turn(struct nst_packet *p)
+{
+    enum { MAC = 6 };
+    const uint8_t *was = nst_packet_bytes(p, 0, 2 * MAC);
+    uint8_t turned[2 * MAC];
+
+    memcpy(turned, was + MAC, MAC);
+    memcpy(turned + MAC, was, MAC);
+    (void)nst_packet_edit(p, 0, turned, sizeof turned);
+    p->port ^= p->flow->engine->n_ports > 1; /* it leaves by the other port of the one that it seems to have come by */
+}
+
+struct nst_packet *nst_packet_keep(const struct nst_event *ev)
+{
+    struct nst_engine *e = ev->packet->flow->engine;
+
+    if (e->stats.held >= e->held_limit)
+        return NULL;
+    e->kept++;
+    if (++e->stats.held > e->stats.held_peak)
+        e->stats.held_peak = e->stats.held;
+    return nst_take(ev);
+}
+
 /* ---- who they are ---- */
 static bool is_b(const struct nst_flow *f, enum nst_side side)
 {

@@ -44,6 +44,19 @@ int nst_packet_send(struct nst_packet *p, unsigned port)
     return 0;
 }
 
+void nst_packet_forward(struct nst_packet *p)
+{
+    struct nst_engine *e = p->flow->engine;
+
+    engine_unkeep(e);
+    if ((p->flags & PACKET_MAPPED) == 0)
+        packet_forward(e, p);
+    else if (edit_of(p->flow)->birth == p->birth)
+        edit_leave(e, p->flow, p, e->peer[p->port], true);
+    else
+        packet_drop(e, p, NST_BY_HANDLER);
+}
+
 void nst_packet_free(struct nst_packet *p)
 {
     packet_drop(p->flow->engine, p, NST_BY_HANDLER);

@@ -191,6 +191,7 @@ struct nst_engine {
     uint64_t turns_closed; /* of stats.events; the others are under way */
     uint32_t closing;      /* flows whose CLOSE is under way */
     uint32_t busy_loops;   /* loops that have an event, or could have one */
+    uint32_t kept;         /* packets that leave later (nst_packet_keep); they count as held, too */
     uint32_t held_limit;
     struct flow_turn *resumed, **resumed_tail;
     enum nst_cause failed;      /* what nst_fail last said, until its verdict is applied */
@@ -225,10 +226,17 @@ static inline void *flow_inspector(struct nst_flow *f, enum nst_side side)
     return f->state + f->engine->state_at[side];
 }
 
-/* Turns that are under way. */
+/* Turns that are under way, and packets that somebody still sends. */
 static inline uint64_t engine_turns(const struct nst_engine *e)
 {
-    return e->stats.events - e->turns_closed + e->busy_loops;
+    return e->stats.events - e->turns_closed + e->busy_loops + e->kept;
+}
+
+/* A packet that was kept meets its end. */
+static inline void engine_unkeep(struct nst_engine *e)
+{
+    e->kept--;
+    e->stats.held--;
 }
 
 /* ---- flows.c: memory, lives, expiry ---- */

@@ -141,30 +141,43 @@ enum nst_verdict policy_of(struct nst_engine *e, enum nst_cause cause)
     return v != NULL ? *v : NST_DROP;
 }
 
+static enum nst_cause cause_of(const struct nst_engine *e, int rc)
+{
+    switch (rc) {
+    case -ECANCELED:
+        return e->draining ? NST_BY_SHUTDOWN : NST_BY_TIMEOUT;
+    case -ETIMEDOUT:
+        return NST_BY_TIMEOUT;
+    case -ENOMEM:
+    case -ENOSPC:
+        return NST_BY_NO_MEMORY;
+    case -ESRCH:
+        return NST_BY_MIDSTREAM;
+    default:
+        return NST_BY_STORE;
+    }
+}
+
 enum nst_verdict nst_fail(struct nst_flow *f, int rc)
 {
     struct nst_engine *e = f->engine;
-    enum nst_cause cause;
+    enum nst_cause cause = cause_of(e, rc);
 
-    switch (rc) {
-    case -ECANCELED:
-        cause = e->draining ? NST_BY_SHUTDOWN : NST_BY_TIMEOUT;
-        break;
-    case -ETIMEDOUT:
-        cause = NST_BY_TIMEOUT;
-        break;
-    case -ENOMEM:
-    case -ENOSPC:
-        cause = NST_BY_NO_MEMORY;
-        break;
-    case -ESRCH:
-        cause = NST_BY_MIDSTREAM;
-        break;
-    default:
-        cause = NST_BY_STORE;
-        break;
-    }
     e->failed = cause;
     e->failed_in = f;
     return policy_of(e, cause);
+}
+
+void nst_packet_fail(struct nst_packet *p, int rc)
+{
+    struct nst_engine *e = p->flow->engine;
+    enum nst_cause cause = cause_of(e, rc);
+    enum nst_verdict v = policy_of(e, cause);
+
+    if (v == NST_FORWARD || v == NST_FORWARD_FLOW) {
+        nst_packet_forward(p);
+        return;
+    }
+    engine_unkeep(e);
+    packet_drop(e, p, cause);
 }

@@ -114,6 +114,10 @@ static int edit(struct nst_packet *p, size_t off, const void *bytes, size_t len)
         else
             cover(&l4, h->l3 + 8u, h->l3 + 40u, old, new, off, len);
     }
+    if (h->family == 4 && h->proto == 1 && h->l4 == 0 && h->payload_len >= 4) { /* ICMP, which has no pseudo header */
+        l4.at = h->payload + 2u;
+        cover(&l4, h->payload, (size_t)h->payload + h->payload_len, old, new, off, len);
+    }
     /* The checksum fields keep what they have until they are mended. */
     for (size_t i = 0; i < len; i++) {
         size_t at = off + i;

@@ -179,6 +179,11 @@ void nst_flusher_mark(struct nst_flusher *f)
     if (f->marked)
         return;
     f->marked = true;
+    if (f->early) {
+        f->next = r->early_flushers;
+        r->early_flushers = f;
+        return;
+    }
     f->next = NULL;
     *r->flushers_tail = f;
     r->flushers_tail = &f->next;
@@ -187,24 +192,31 @@ void nst_flusher_mark(struct nst_flusher *f)
 void nst_flusher_unmark(struct nst_flusher *f)
 {
     struct nst_reactor *r = nst_self;
-    struct nst_flusher **at = &r->flushers;
+    struct nst_flusher **at = f->early ? &r->early_flushers : &r->flushers;
 
     if (!f->marked)
         return;
     while (*at != f)
         at = &(*at)->next;
     *at = f->next;
-    if (f->next == NULL)
+    if (!f->early && f->next == NULL)
         r->flushers_tail = at;
     f->marked = false;
 }
 
-/* Those marked by a flusher that runs are left for the next turn. */
+/* Those marked by a flusher that runs are left for the next turn, but for what the early ones mark. */
 void flushers_run(struct nst_reactor *r)
 {
-    struct nst_flusher *f;
+    struct nst_flusher *f, *early = r->early_flushers;
     struct nst_flusher last = { .marked = true };
 
+    r->early_flushers = NULL;
+    while ((f = early) != NULL) {
+        early = f->next;
+        f->marked = false;
+        f->flush(f);
+        r->work++;
+    }
     *r->flushers_tail = &last;
     r->flushers_tail = &last.next;
     while ((f = r->flushers) != &last) {

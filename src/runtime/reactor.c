@@ -294,9 +294,9 @@ void turn_end(struct nst_reactor *r)
         r->work += mail_take(r);
     if (r->watches != 0 && (r->outside > 0 || r->work == 0 || turn % LOOK_OUTSIDE == 0))
         events_look(r);
-    if (r->flushers != NULL)
+    if (r->flushers != NULL || r->early_flushers != NULL)
         flushers_run(r);
-    if (r->work != 0 || r->ready != NULL || r->flushers != NULL) {
+    if (r->work != 0 || r->ready != NULL || r->flushers != NULL || r->early_flushers != NULL) {
         r->idle_run = 0;
         r->stand_wall = 0;
     } else if (r->stopping && r->used == 0 && r->root.busy == 0 && r->calls_out == 0) {

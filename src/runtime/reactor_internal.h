@@ -83,7 +83,7 @@ struct nst_reactor {
     struct nst_poller *poll_at;
     uint32_t poll_moves;
     uint32_t work; /* found in this turn */
-    struct nst_flusher *flushers, **flushers_tail;
+    struct nst_flusher *flushers, **flushers_tail, *early_flushers;
     int64_t outside;
     uint32_t idle_run; /* turns since the last that found work */
     uint32_t watches;

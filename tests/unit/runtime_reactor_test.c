@@ -122,6 +122,12 @@ static void on_flush(struct nst_flusher *f)
     if (f == &flushers[0] && flushed < 3)
         nst_flusher_mark(f); /* again, in the next turn */
 }
+static void on_early(struct nst_flusher *f)
+{
+    order[flushed++ % 4] = 3;
+    nst_flusher_mark(&flushers[2]);
+}
+static struct nst_flusher early = { .flush = on_early, .early = true };
 static void watching(void)
 {
     for (int i = 0; i < 2; i++) {
@@ -151,6 +157,16 @@ static void watching(void)
     CHECK(flushed == 0);
     pass_turns(3);
     CHECK(flushed == 3 && order[0] == 0 && order[1] == 2 && order[2] == 0);
+
+    /* An early one comes before those that were marked before it, and what it marks is flushed in the same turn. */
+    nst_flusher_mark(&flushers[1]);
+    nst_flusher_mark(&early);
+    pass_turns(1);
+    CHECK(flushed == 6 && order[3] == 3 && order[0] == 1 && order[1] == 2);
+    nst_flusher_mark(&early);
+    nst_flusher_unmark(&early);
+    pass_turns(1);
+    CHECK(flushed == 6);
 }
 static void test_watch(void **state)
 {
