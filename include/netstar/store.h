@@ -160,6 +160,11 @@ NST_API void nst_put_owned_start(struct nst_store *s, struct nst_slice key, stru
 NST_API int nst_delete_owned(struct nst_store *s, struct nst_slice key, uint64_t token, nst_time until) NST_WAITS;
 NST_API void nst_delete_owned_start(struct nst_store *s, struct nst_slice key, uint64_t token, struct nst_future *f);
 
+/* Whether no newer owner is there: 0, -ESTALE (also when the record is gone), or an error. Reads and sends nothing but the
+ * token. */
+NST_API int nst_check_owned(struct nst_store *s, struct nst_slice key, uint64_t token, nst_time until) NST_WAITS;
+NST_API void nst_check_owned_start(struct nst_store *s, struct nst_slice key, uint64_t token, struct nst_future *f);
+
 /* ---- pools: the numbers from 0 to size-1, each leased to at most one holder at a time. A pool begins to exist with
  *      the first take. Numbers that were never given come first, then the one that has been free for longest. A lease
  *      that is neither kept nor given back ends by itself. Whoever holds the lease (the pair of value and ticket) may

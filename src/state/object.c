@@ -5,6 +5,9 @@
 #include "state/state.h"
 #include <netstar/task.h>
 
+/* After that a change that is told is not our own: a promise of when a store tells of one is nowhere to be had. */
+#define ECHO_MAX NST_MS(100)
+
 static void finished(struct kept *k, int rc);
 
 static struct nst_slice key_of(const struct kept *k)
@@ -73,6 +76,7 @@ static void await_answer(struct kept *k)
 static void begin(struct kept *k, enum kept_op op)
 {
     k->op = (uint8_t)op;
+    k->echo = op >= OP_WRITE || (op == OP_CLAIM && k->state->config.kind == NST_STATE_OWNED);
     k->started = nst_now();
     k->asked = k->state->epoch;
     k->doubt = false;
@@ -289,6 +293,12 @@ void objects_flush(struct nst_flusher *f)
 
 void object_doubt(struct kept *k)
 {
+    /* The store tells of our own changes, too. */
+    if (k->echo && nst_now() - k->started <= ECHO_MAX) {
+        k->echo = false;
+        return;
+    }
+    k->state->stats.invalidated += k->valid;
     k->doubt = true;
     k->epoch = k->state->epoch - 1;
     if (k->op == OP_NONE && !has_to_write(k) && k->holds == 0)

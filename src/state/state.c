@@ -19,7 +19,6 @@ static void on_changed(struct nst_listener *l, struct nst_slice key)
     struct kept *k = object_find(s, own, object_hash(s, own));
     if (k == NULL)
         return;
-    s->stats.invalidated += k->valid;
     object_doubt(k);
 }
 

@@ -49,6 +49,7 @@ struct kept {
     bool dirty;       /* in the flusher's list */
     bool carries;     /* the write under way carries a change */
     bool linked;      /* it is in the table */
+    bool echo;        /* the last request has changed the record, and the store has yet to tell of that */
     struct wait_list claimers, next, sent;
     struct nst_future future; /* of the request under way */
     uint8_t key[];            /* then, aligned, the value */

@@ -454,6 +454,9 @@ static int carry_out(struct mem_store *m, const struct store_request *rq, bool *
         return own(m, e, rq, hash);
     case STORE_PUT_OWNED:
         return owned_by(e, rq->token) ? write_value(m, e, OWNED, rq, hash) : -ESTALE;
+    case STORE_CHECK_OWNED:
+        *changes = false;
+        return owned_by(e, rq->token) ? 0 : -ESTALE;
     case STORE_DELETE_OWNED:
         if (e == NULL)
             return -ENOENT;

@@ -173,7 +173,7 @@ static int integer_result(struct reading *rd, const struct resp *v)
     if (op == STORE_DELETE_OWNED && v->n == -1)
         return -ENOENT;
     if (op == STORE_DELETE || op == STORE_TOUCH || op == STORE_CAS || op == STORE_CAS_BYTES || op == STORE_PUT_OWNED ||
-        op == STORE_DELETE_OWNED || op == STORE_POOL_KEEP || op == STORE_POOL_GIVE) {
+        op == STORE_DELETE_OWNED || op == STORE_CHECK_OWNED || op == STORE_POOL_KEEP || op == STORE_POOL_GIVE) {
         if (v->n == 0 || v->n == 1)
             return v->n == 1 ? 0 : lost;
     }

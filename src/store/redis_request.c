@@ -199,8 +199,9 @@ char *redis_put_request(struct redis_store *s, char *p, const struct store_reque
         p = put_bulk(p, (char *)&before + 1, sizeof before - 1);
         return put_ttl(put_value(p, before, rq->val), rq->ttl);
     case STORE_DELETE_OWNED:
+    case STORE_CHECK_OWNED:
         before = prefix(REDIS_MARK_OWNED, rq->token);
-        p = put_script(p, r, SCRIPT_DELETE_OWNED, 1, rq->key);
+        p = put_script(p, r, rq->op == STORE_CHECK_OWNED ? SCRIPT_CHECK_OWNED : SCRIPT_DELETE_OWNED, 1, rq->key);
         return put_bulk(p, (char *)&before + 1, sizeof before - 1);
     case STORE_POOL_TAKE:
         p = put_number(put_script(p, r, SCRIPT_POOL_TAKE, 2, rq->key), rq->value);

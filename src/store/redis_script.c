@@ -35,6 +35,7 @@ static const char *const texts[SCRIPTS] = {
         "redis.call('SET',KEYS[1],v,unpack(ARGV)) return v",
     [SCRIPT_PUT_OWNED] = OWNED("") "redis.call('SET',KEYS[1],ARGV[2],unpack(ARGV,3)) return 1",
     [SCRIPT_DELETE_OWNED] = OWNED("if not m then return -1 end ") "redis.call('DEL',KEYS[1]) return 1",
+    [SCRIPT_CHECK_OWNED] = OWNED("") "return 1",
     [SCRIPT_POOL_TAKE] =
         "local k=KEYS[1] local t=redis.call('TIME') local n=t[1]*1000000+t[2] local ms=math.floor(n/1000) "
         "local size=tonumber(ARGV[1]) local v=redis.call('ZCARD',k) "

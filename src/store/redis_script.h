@@ -12,6 +12,7 @@ enum redis_script {
     SCRIPT_OWN,          /* [PX ms]: the record */
     SCRIPT_PUT_OWNED,    /* token, new, [PX ms]: 1, or 0 */
     SCRIPT_DELETE_OWNED, /* token: 1, 0, or -1 when there is no key */
+    SCRIPT_CHECK_OWNED,  /* token: 1, or 0 */
     SCRIPT_POOL_TAKE,    /* size, ms: "value:ticket", or nothing */
     SCRIPT_POOL_SET,     /* "value:ticket", ms from now at which it is free: 1, or 0 */
     SCRIPTS,

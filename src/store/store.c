@@ -91,6 +91,7 @@ REQUEST(own, STORE_OWN, ARGS(void *val, size_t cap, uint64_t *token, nst_time tt
 REQUEST(put_owned, STORE_PUT_OWNED, ARGS(struct nst_slice val, uint64_t token, nst_time ttl), ARGS(val, token, ttl),
         ARGS(.val = val, .token = token, .ttl = ttl))
 REQUEST(delete_owned, STORE_DELETE_OWNED, ARGS(uint64_t token), ARGS(token), ARGS(.token = token))
+REQUEST(check_owned, STORE_CHECK_OWNED, ARGS(uint64_t token), ARGS(token), ARGS(.token = token))
 REQUEST(pool_take, STORE_POOL_TAKE, ARGS(uint32_t size, nst_time lasts, struct nst_lease *out), ARGS(size, lasts, out),
         ARGS(.value = size, .ttl = lasts, .lease = out))
 REQUEST(pool_keep, STORE_POOL_KEEP, ARGS(struct nst_lease lease, nst_time lasts), ARGS(lease, lasts),

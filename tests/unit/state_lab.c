@@ -19,6 +19,12 @@ static bool writes(enum store_op op)
            op == STORE_DELETE || op == STORE_OWN || op == STORE_PUT_OWNED || op == STORE_DELETE_OWNED;
 }
 
+static bool has_changed(const struct lab_request *r)
+{
+    return writes(r->rq.op) && (r->rc >= 0 || r->rq.op == STORE_OWN);
+}
+
+/* Who has changed something is told of it, too, after the answer. */
 static void answer(struct lab_request *r)
 {
     if (r->f != NULL) {
@@ -28,6 +34,8 @@ static void answer(struct lab_request *r)
             *r->number = r->got;
         nst_fulfil(r->f, r->rc);
     }
+    if (has_changed(r) && !r->front->down)
+        store_changed(&r->front->base, r->rq.key);
     free(r);
 }
 
@@ -52,8 +60,7 @@ static void reach(struct lab_request *r)
     r->rc = f.rc;
     for (unsigned i = 0; i < lab->n; i++) {
         struct front *other = &lab->front[i];
-        bool changed = writes(r->rq.op) && (f.rc >= 0 || r->rq.op == STORE_OWN);
-        if (changed && other != me && !other->deaf && !other->down)
+        if (has_changed(r) && other != me && !other->deaf && !other->down)
             store_changed(&other->base, r->rq.key);
     }
     if (me->keep_answers)

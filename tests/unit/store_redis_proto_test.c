@@ -329,6 +329,8 @@ static void answers_about_owners(void **state)
     ANSWER(STORE_PUT_OWNED, ":1\r\n", 0);
     ANSWER(STORE_PUT_OWNED, ":0\r\n", -ESTALE);
     ANSWER(STORE_PUT_OWNED, ":-1\r\n", -EPROTO);
+    ANSWER(STORE_CHECK_OWNED, ":1\r\n", 0);
+    ANSWER(STORE_CHECK_OWNED, ":0\r\n", -ESTALE);
     ANSWER(STORE_DELETE_OWNED, ":1\r\n", 0);
     ANSWER(STORE_DELETE_OWNED, ":0\r\n", -ESTALE);
     ANSWER(STORE_DELETE_OWNED, ":-1\r\n", -ENOENT);
