@@ -3,22 +3,27 @@
 #include "commands.h"
 #include "control_place.h"
 #include "options.h"
+#include "prometheus.h"
 #include <jansson.h>
 #include <netstar/base.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CONTROL = 1, HELP };
+enum { CONTROL = 1, PROMETHEUS, HELP };
 
-static const struct option_spec specs[] = {
-    { CONTROL, "control", 0, "DIR", "where the instances are asked (/run/netstar)" },
-    { HELP, "help", 'h', NULL, "print this help" },
-};
+#define CONTROL_SPEC                                                                 \
+    {                                                                                \
+        CONTROL, "control", 0, "DIR", "where the instances are asked (/run/netstar)" \
+    }
+#define HELP_SPEC                                  \
+    {                                              \
+        HELP, "help", 'h', NULL, "print this help" \
+    }
 
 struct asking {
-    const char *dir;
-    bool help;
+    const char *who, *dir;
+    bool prometheus, help;
 };
 
 static int set(void *arg, const struct option_spec *spec, const char *value, struct complaint *c)
@@ -28,9 +33,24 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
     (void)c;
     if (spec->id == CONTROL)
         a->dir = value;
+    else if (spec->id == PROMETHEUS)
+        a->prometheus = true;
     else
         a->help = true;
     return 0;
+}
+
+/* [NAME|PID] and the options. */
+static int read_words(struct asking *a, const struct option_spec *specs, size_t n, int argc, char *argv[],
+                      struct complaint *c)
+{
+    *a = (struct asking){ .dir = CONTROL_DIR };
+    if (argc >= 2 && argv[1][0] != '-') {
+        a->who = argv[1];
+        argc--;
+        argv++;
+    }
+    return options_read(argc, argv, specs, n, set, a, c);
 }
 
 /* Sends the request and reads the answer's line; NULL and a complaint when there is none. */
@@ -54,7 +74,30 @@ static json_t *ask(int fd, const char *request, struct complaint *c)
     return answer;
 }
 
+/* Finds the instance and asks it; NULL and a complaint when there is no answer, or a bad one. */
+static json_t *ask_for(const struct asking *a, const char *request, struct place *place, int *rc, struct complaint *c)
+{
+    json_t *answer = NULL;
+    const char *error;
+
+    *rc = place_find(a->dir, a->who, place, c);
+    if (*rc < 0 || (answer = ask(*rc, request, c)) == NULL) {
+        *rc = *rc < 0 ? *rc : -EIO;
+        return NULL;
+    }
+    *rc = 0;
+    if (json_is_true(json_object_get(answer, "ok")))
+        return answer;
+    error = json_string_value(json_object_get(answer, "error"));
+    *rc = complain(c, -EIO, "%s (process %d): %s", place->name, (int)place->pid,
+                   error != NULL ? error : "it did not say why");
+    json_decref(answer);
+    return NULL;
+}
+
 /* ---- reload ---- */
+static const struct option_spec reload_specs[] = { CONTROL_SPEC, HELP_SPEC };
+
 void help_reload(void)
 {
     printf("Usage: netstar reload [NAME|PID] [options]\n\n"
@@ -62,52 +105,71 @@ void help_reload(void)
            "is made beside the old, which goes on meanwhile and stays where anything is wrong with the new; the\n"
            "change is between two packets, and flows are kept. NAME may be left out where one is running. SIGHUP\n"
            "does the same, but cannot say how it went.\n\n");
-    options_help(stdout, specs, sizeof specs / sizeof *specs);
-}
-
-static int reload_in(const struct place *place, int fd, struct complaint *c)
-{
-    json_t *answer = ask(fd, "reload", c), *line;
-    const char *error;
-    size_t i;
-    int rc = -EIO;
-
-    if (answer == NULL)
-        return rc;
-    error = json_string_value(json_object_get(answer, "error"));
-    if (json_is_true(json_object_get(answer, "ok"))) {
-        printf("%s (process %d) has reloaded\n", place->name, (int)place->pid);
-        json_array_foreach(json_object_get(answer, "changed"), i, line) printf("  %s\n", json_string_value(line));
-        rc = 0;
-    } else {
-        complain(c, rc, "%s (process %d) goes on as before: %s", place->name, (int)place->pid,
-                 error != NULL ? error : "it did not say why");
-    }
-    json_decref(answer);
-    return rc;
+    options_help(stdout, reload_specs, sizeof reload_specs / sizeof *reload_specs);
 }
 
 int command_reload(int argc, char *argv[])
 {
-    struct asking a = { .dir = CONTROL_DIR };
-    const char *who = NULL;
+    struct asking a;
     struct place place;
     struct complaint c;
-    int rc;
+    json_t *answer, *line;
+    size_t i;
+    int rc = read_words(&a, reload_specs, sizeof reload_specs / sizeof *reload_specs, argc, argv, &c);
 
-    if (argc >= 2 && argv[1][0] != '-') {
-        who = argv[1];
-        argc--;
-        argv++;
-    }
-    rc = options_read(argc, argv, specs, sizeof specs / sizeof *specs, set, &a, &c);
     if (rc == 0 && a.help) {
         help_reload();
         return 0;
     }
-    if (rc == 0)
-        rc = place_find(a.dir, who, &place, &c);
-    if (rc >= 0)
-        rc = reload_in(&place, rc, &c);
-    return rc < 0 ? complaint_exit(&c, rc, "reload") : 0;
+    if (rc < 0)
+        return complaint_exit(&c, rc, "reload");
+    answer = ask_for(&a, "reload", &place, &rc, &c);
+    if (answer == NULL)
+        return complaint_exit(&c, rc, "reload");
+    printf("%s (process %d) has reloaded\n", place.name, (int)place.pid);
+    json_array_foreach(json_object_get(answer, "changed"), i, line) printf("  %s\n", json_string_value(line));
+    json_decref(answer);
+    return 0;
+}
+
+/* ---- stats ---- */
+static const struct option_spec stats_specs[] = {
+    CONTROL_SPEC,
+    { PROMETHEUS, "prometheus", 0, NULL, "in the text format of Prometheus in place of JSON" },
+    HELP_SPEC,
+};
+
+void help_stats(void)
+{
+    printf("Usage: netstar stats [NAME|PID] [options]\n\n"
+           "Prints the numbers of a running instance: what the closing report has, as it is now.\n\n");
+    options_help(stdout, stats_specs, sizeof stats_specs / sizeof *stats_specs);
+}
+
+int command_stats(int argc, char *argv[])
+{
+    struct asking a;
+    struct place place;
+    struct complaint c;
+    json_t *answer;
+    int rc = read_words(&a, stats_specs, sizeof stats_specs / sizeof *stats_specs, argc, argv, &c);
+
+    if (rc == 0 && a.help) {
+        help_stats();
+        return 0;
+    }
+    if (rc < 0)
+        return complaint_exit(&c, rc, "stats");
+    answer = ask_for(&a, "stats", &place, &rc, &c);
+    if (answer == NULL)
+        return complaint_exit(&c, rc, "stats");
+    if (a.prometheus)
+        prometheus_text(answer, stdout);
+    else if (json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0)
+        putchar('\n');
+    json_decref(answer);
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    complain(&c, -EIO, "standard output: %s", strerror(errno));
+    return complaint_exit(&c, -EIO, "stats");
 }

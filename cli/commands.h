@@ -8,6 +8,8 @@ int command_run(int argc, char *argv[]);
 int command_replay(int argc, char *argv[]);
 int command_check(int argc, char *argv[]);
 int command_reload(int argc, char *argv[]);
+int command_stats(int argc, char *argv[]);
+int command_top(int argc, char *argv[]);
 int command_help(int argc, char *argv[]);
 int command_version(int argc, char *argv[]);
 
@@ -16,3 +18,5 @@ void help_run(void);
 void help_replay(void);
 void help_check(void);
 void help_reload(void);
+void help_stats(void);
+void help_top(void);

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control.h"
 #include "core.h"
+#include "heart.h"
+#include "live.h"
 #include "reload.h"
 #include "signals.h"
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,7 +21,8 @@ struct control {
     struct place place;
     struct nst_reactor *reactor;
     struct nst_scope *scope;
-    struct nst_watch listener, hangup;
+    struct nst_watch listener, hangup, quit;
+    struct nst_future ends;
     pthread_t thread;
     bool started;
     unsigned clients;
@@ -81,7 +85,9 @@ static json_t *answer_to(struct control *k, const char *request)
         return about(k);
     if (strcmp(request, "reload") == 0)
         return reload(k->in);
-    return json_pack("{s:b, s:s}", "ok", 0, "error", "unknown request; expected about or reload");
+    if (strcmp(request, "stats") == 0)
+        return live_value(k->in, k->place.name, (int)k->place.pid);
+    return json_pack("{s:b, s:s}", "ok", 0, "error", "unknown request; expected about, reload or stats");
 }
 
 static int send_all(int fd, const char *text, size_t len)
@@ -204,25 +210,50 @@ static void on_hangup(struct nst_watch *watch, uint32_t events)
 }
 
 /* ---- the thread ---- */
-static void serve(void *arg)
+static void on_quit(struct nst_watch *watch, uint32_t events)
 {
-    struct control *k = arg;
-    struct nst_future never = { .stop = fd_stop };
-    int rc = nst_scope_open(&k->scope, NULL);
+    struct control *k = (struct control *)((char *)watch - offsetof(struct control, quit));
 
-    if (rc == 0)
+    (void)events;
+    if (k->ends.state == NST_FUTURE_OPEN)
+        nst_fulfil(&k->ends, 0);
+}
+
+static int watch_all(struct control *k)
+{
+    int rc = nst_watch_add(k->reactor, &k->quit);
+
+    if (rc == 0 && k->listener.fd >= 0)
         rc = nst_watch_add(k->reactor, &k->listener);
     if (rc == 0 && k->hangup.fd >= 0)
         rc = nst_watch_add(k->reactor, &k->hangup);
+    return rc;
+}
+
+static void serve(void *arg)
+{
+    struct control *k = arg;
+    int rc = nst_scope_open(&k->scope, NULL);
+
+    k->ends = (struct nst_future){ .stop = fd_stop };
+    if (rc == 0)
+        rc = watch_all(k);
+    if (rc == 0 && k->in->heart != NULL)
+        rc = nst_spawn(k->scope, heart_beat, k->in);
     if (rc < 0)
         nst_log(NST_LOG_WARNING, "this instance cannot be asked anything: %s", strerror(-rc));
-    else if (nst_await(&never, NST_NEVER) != -ECANCELED)
-        nst_log(NST_LOG_DEBUG, "control ended early");
+    else
+        rc = nst_await(&k->ends, NST_NEVER);
     if (k->scope != NULL && nst_scope_close(k->scope) < 0)
         nst_log(NST_LOG_DEBUG, "control was closed from within");
-    nst_watch_remove(k->reactor, &k->listener);
+    if (k->in->heart != NULL)
+        heart_farewell(k->in);
+    nst_watch_remove(k->reactor, &k->quit);
+    if (k->listener.fd >= 0)
+        nst_watch_remove(k->reactor, &k->listener);
     if (k->hangup.fd >= 0)
         nst_watch_remove(k->reactor, &k->hangup);
+    nst_reactor_stop(k->reactor);
 }
 
 static void *control_thread(void *arg)
@@ -235,39 +266,48 @@ static void *control_thread(void *arg)
     return NULL;
 }
 
-int control_open(struct instance *in, struct complaint *c)
+/* Where it listens: a descriptor, or -1 where it does not. -EEXIST, or what else went wrong where it was asked for. */
+static int make_place(struct control *k, struct complaint *c)
 {
-    const struct settings *s = in->s;
+    const struct settings *s = k->in->s;
     bool wanted = s->instance != NULL || s->control != NULL;
     const char *dir = s->control != NULL ? s->control : CONTROL_DIR;
-    struct control *k;
+    int fd;
 
     if (strcmp(dir, "no") == 0 || (s->n_inputs != 0 && !wanted))
-        return 0;
-    k = calloc(1, sizeof *k);
+        return -1;
+    fd = place_make(dir, s->instance != NULL ? s->instance : s->module->name, s->instance != NULL, &k->place, c);
+    if (fd >= 0 || wanted)
+        return fd;
+    nst_log(NST_LOG_DEBUG, "this instance cannot be asked anything: %s", c->text);
+    return -1;
+}
+
+int control_open(struct instance *in, struct complaint *c)
+{
+    struct control *k = calloc(1, sizeof *k);
+    int rc;
+
     if (k == NULL)
         return complain(c, -ENOMEM, "out of memory");
     k->in = in;
     k->since = time(NULL);
-    k->hangup.fd = -1;
+    k->hangup.fd = k->quit.fd = -1;
     k->listener = (struct nst_watch){ .events = EPOLLIN, .ready = on_client };
-    k->listener.fd =
-        place_make(dir, s->instance != NULL ? s->instance : s->module->name, s->instance != NULL, &k->place, c);
-    if (k->listener.fd < 0) {
-        int rc = k->listener.fd;
-        free(k);
-        if (wanted)
-            return rc;
-        nst_log(NST_LOG_DEBUG, "this instance cannot be asked anything: %s", c->text);
-        return 0;
-    }
+    rc = k->listener.fd = make_place(k, c);
+    if (rc >= -1) /* no errno is that small */
+        rc = heart_claim(&in->heart, in->s, c);
     in->control = k;
-    return 0;
+    if (rc < 0 || (k->listener.fd < 0 && in->heart == NULL))
+        control_close(in);
+    return rc;
 }
 
 void control_start(struct instance *in)
 {
-    const struct nst_reactor_config config = { .name = "control", .cpu = -1, .stacks = 64, .stall_after = NST_NEVER };
+    const struct nst_reactor_config config = {
+        .name = "control", .cpu = -1, .stacks = 64, .stack_size = HEART_STACK, .stall_after = NST_NEVER
+    };
     struct control *k = in->control;
     int rc;
 
@@ -275,7 +315,13 @@ void control_start(struct instance *in)
         return;
     rc = nst_reactor_open(&k->reactor, &config);
     if (rc == 0) {
-        k->hangup = (struct nst_watch){ .fd = signals_open_hangup(), .events = EPOLLIN, .ready = on_hangup };
+        k->quit =
+            (struct nst_watch){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = on_quit };
+        rc = k->quit.fd < 0 ? -errno : 0;
+    }
+    if (rc == 0) {
+        if (k->listener.fd >= 0)
+            k->hangup = (struct nst_watch){ .fd = signals_open_hangup(), .events = EPOLLIN, .ready = on_hangup };
         rc = -pthread_create(&k->thread, NULL, control_thread, k);
     }
     k->started = rc == 0;
@@ -286,18 +332,26 @@ void control_start(struct instance *in)
 void control_close(struct instance *in)
 {
     struct control *k = in->control;
+    uint64_t one = 1;
 
     if (k == NULL)
         return;
-    unlink(k->place.path);
+    if (k->listener.fd >= 0)
+        unlink(k->place.path);
     if (k->started) {
-        nst_reactor_stop(k->reactor);
+        if (write(k->quit.fd, &one, sizeof one) < 0)
+            nst_reactor_stop(k->reactor);
         pthread_join(k->thread, NULL);
     }
     nst_reactor_close(k->reactor);
     if (k->hangup.fd >= 0)
         signals_close_hangup(k->hangup.fd);
-    close(k->listener.fd);
+    if (k->quit.fd >= 0)
+        close(k->quit.fd);
+    if (k->listener.fd >= 0)
+        close(k->listener.fd);
+    heart_free(in->heart);
+    in->heart = NULL;
     free(k);
     in->control = NULL;
 }

@@ -4,9 +4,10 @@
  * "error". The packet path knows nothing of it: what is asked of a core is a call between reactors.
  *
  *   about    name, process, NF, version, ...
+ *   stats    the numbers of the closing report, as they are now
  *   reload   prepares anew and swaps; answers when the new is at work everywhere and the old is gone
  *
- * SIGHUP means reload, too.
+ * SIGHUP means reload, too. The same thread beats the instance's heart (heart.h).
  */
 #pragma once
 #include "control_place.h"

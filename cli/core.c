@@ -80,7 +80,8 @@ static bool until_signal(struct core *c, unsigned n, int (*fn)(struct core *c), 
 /* ---- guests ---- */
 struct guest {
     struct core *c;
-    int (*fn)(struct core *c);
+    int (*fn)(struct core *c, void *arg);
+    void *arg;
     struct nst_future done;
 };
 
@@ -88,15 +89,28 @@ static void guest_task(void *arg)
 {
     struct guest *g = arg;
 
-    nst_fulfil(&g->done, g->fn(g->c));
+    nst_fulfil(&g->done, g->fn(g->c, g->arg));
 }
 
-int core_guest(struct core *c, int (*fn)(struct core *c))
+/* On the core. */
+static int receive_guest(void *arg)
 {
-    struct guest g = { .c = c, .fn = fn };
-    int rc = c->guests != NULL ? nst_spawn(c->guests, guest_task, &g) : -ESHUTDOWN;
+    struct guest *g = arg;
+    int rc = g->c->guests != NULL ? nst_spawn(g->c->guests, guest_task, g) : -ESHUTDOWN;
 
-    return rc < 0 ? rc : nst_await(&g.done, NST_NEVER);
+    return rc < 0 ? rc : nst_await(&g->done, NST_NEVER);
+}
+
+int core_ask(struct core *c, int (*fn)(struct core *c, void *arg), void *arg)
+{
+    struct guest g = { .c = c, .fn = fn, .arg = arg };
+    struct nst_future answered = { 0 };
+    int rc;
+
+    while ((rc = nst_call(c->reactor, receive_guest, &g, &answered)) == -EAGAIN || rc == -ENOMEM)
+        if (nst_sleep(nst_now() + NST_MS(1)) < 0)
+            return -ECANCELED;
+    return rc < 0 ? rc : nst_await(&answered, NST_NEVER);
 }
 
 /* From now on there are none. */
@@ -312,11 +326,11 @@ static void collect(struct core *c)
 static void work(struct core *c)
 {
     struct instance *in = c->in;
-    nst_time began = nst_clock();
 
     if (nst_scope_open(&c->guests, NULL) < 0)
         nst_log(NST_LOG_WARNING, "core %u cannot be asked anything: out of memory", c->number);
     if (c->number == 0) {
+        in->began = nst_clock();
         control_start(in);
         say_ready(in);
         in->report->ran = true;
@@ -331,7 +345,7 @@ static void work(struct core *c)
     guests_leave(c);
     meet(c); /* and from here on nothing is given to others */
     if (c->number == 0)
-        in->report->seconds = (double)(nst_clock() - began) / 1e9;
+        in->report->seconds = (double)(nst_clock() - in->began) / 1e9;
     collect(c);
 }
 

@@ -11,6 +11,7 @@
 #include <semaphore.h>
 
 struct control;
+struct heart;
 struct line;
 
 struct instance {
@@ -24,6 +25,8 @@ struct instance {
     struct meeting meeting;
     pthread_mutex_t failing, modules; /* one core fails, and one calls its module, at a time */
     struct progress progress;
+    nst_time began;                  /* to work, by the wall clock */
+    struct heart *heart;             /* NULL: it has no name that others in the store should know */
     void *config;                    /* of the module: the one at work, or that will be */
     void *config_before;             /* and the one before, while it may still be in use */
     struct line *line, *line_before; /* the configuration file as it was read for these; NULL: as at the start */
@@ -59,9 +62,10 @@ void instance_fail(struct instance *in, int rc, const char *fmt, ...) __attribut
 int core_open(struct core *c);
 void core_close(struct core *c);
 
-/* Calls fn(c) as a task of the core while it works, its NF and engine being there; when the work ends first fn is
- * cancelled. To be called on the core's reactor (nst_call). fn's result; -ESHUTDOWN: it does not work yet, or any more. */
-int core_guest(struct core *c, int (*fn)(struct core *c));
+/* Calls fn(c, arg) as a task of the core while it works, its NF and engine being there; when the work ends first fn is
+ * cancelled. To be called from another reactor, waits. fn's result; -ESHUTDOWN: it does not work yet, or any more;
+ * -ECANCELED: it has ended, or the caller is to end. */
+int core_ask(struct core *c, int (*fn)(struct core *c, void *arg), void *arg) NST_WAITS;
 
 /* The main task of its reactor; stops that at its end. */
 void core_run(void *core);

@@ -15,6 +15,8 @@ static const struct command {
     { "check", "see whether this machine is fit, and what to type where it is not", command_check, help_check },
     { "reload", "have a running instance read its rules and the like anew, without a lost packet", command_reload,
       help_reload },
+    { "stats", "print the numbers of a running instance", command_stats, help_stats },
+    { "top", "watch the instances that share a store", command_top, help_top },
     { "help", "print help, also of one command: netstar help run", command_help, NULL },
     { "version", "print the version", command_version, NULL },
 };

@@ -124,40 +124,24 @@ static int run_helper(struct helper *h)
 }
 
 /* ---- on the cores ---- */
-static int swap_here(struct core *c)
+static int swap_here(struct core *c, void *config)
 {
-    c->in->s->module->swap(c->nf_arg, c->in->config);
+    c->in->s->module->swap(c->nf_arg, config);
     return 0;
 }
 
-static int settle_here(struct core *c)
+static int settle_here(struct core *c, void *arg)
 {
+    (void)arg;
     return nst_engine_settle(c->engine);
 }
 
-static int guest_swap(void *arg)
-{
-    return core_guest(arg, swap_here);
-}
-
-static int guest_settle(void *arg)
-{
-    return core_guest(arg, settle_here);
-}
-
-/* Calls fn on each core, one after another. */
-static int on_each_core(struct instance *in, int (*fn)(void *core))
+static int on_each_core(struct instance *in, int (*fn)(struct core *c, void *arg))
 {
     int rc = 0;
 
-    for (unsigned i = 0; i < in->n_cores && rc == 0; i++) {
-        struct nst_future done = { 0 };
-        while ((rc = nst_call(in->core[i].reactor, fn, &in->core[i], &done)) == -EAGAIN || rc == -ENOMEM)
-            if (nst_sleep(nst_now() + NST_MS(1)) < 0)
-                return -ECANCELED;
-        if (rc == 0)
-            rc = nst_await(&done, NST_NEVER);
-    }
+    for (unsigned i = 0; i < in->n_cores && rc == 0; i++)
+        rc = core_ask(&in->core[i], fn, in->config);
     return rc;
 }
 
@@ -211,9 +195,9 @@ static json_t *swap(struct instance *in, struct helper *made, nst_time began)
     in->line_before = in->line;
     in->config = made->prepared->config;
     in->line = made->line;
-    rc = on_each_core(in, guest_swap);
+    rc = on_each_core(in, swap_here);
     if (rc == 0)
-        rc = on_each_core(in, guest_settle);
+        rc = on_each_core(in, settle_here);
     if (rc < 0) /* it is ending, and frees both */
         return failure(in, rc == -ESHUTDOWN || rc == -ECANCELED ? "the instance is ending" : strerror(-rc));
     in->config_before = NULL;

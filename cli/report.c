@@ -272,4 +272,8 @@ void report_free(struct report *r)
 {
     free(r->module_text);
     r->module_text = NULL;
+    for (unsigned i = 0; i < r->n_cores; i++) {
+        free(r->cores[i].module_text);
+        r->cores[i].module_text = NULL;
+    }
 }

@@ -16,6 +16,7 @@ struct report_core {
     struct nst_engine_stats engine;
     struct nst_store_stats store;
     struct nst_reactor_stats reactor;
+    char *module_text; /* while it works: what the module's report() wrote on this core; freed by report_free */
 };
 
 struct report_port {
@@ -26,7 +27,7 @@ struct report_port {
 struct report {
     const char *nf;
     bool capture;
-    const char *ended_by; /* "end of input", "signal" or "error" */
+    const char *ended_by; /* "end of input", "signal" or "error"; NULL: it is at work */
     char error[256];      /* what went wrong in the middle; empty: nothing */
     double seconds;       /* of work, by the wall clock */
     bool ran;             /* the engine was at work: without that the numbers mean nothing */
@@ -47,6 +48,9 @@ struct report {
 void report_sum(struct report *r);
 
 void report_text(const struct report *r, FILE *out);
+
+/* The report as JSON; its reference is the caller's. */
+struct json_t *report_value(const struct report *r);
 
 /* 0, or the errno of writing. */
 int report_json(const struct report *r, FILE *out);

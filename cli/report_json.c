@@ -86,6 +86,7 @@ static json_t *store(const struct report *r, const struct nst_store_stats *s)
     put(object, "errors", s->errors);
     put(object, "protocol_errors", s->protocol_errors);
     put(object, "connects", s->connects);
+    put(object, "in_flight", s->in_flight);
     put(object, "in_flight_peak", s->in_flight_peak);
     json_object_set_new(object, "latency_us", latency(s));
     return object;
@@ -156,6 +157,7 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "injected", e->injected);
     put(object, "edits", e->edits);
     put(object, "edits_refused", e->edits_refused);
+    put(object, "edit_kept", e->edit_kept);
     put(object, "edit_kept_peak", e->edit_kept_peak);
     json_object_set_new(object, "dropped", causes(e->dropped));
     json_object_set_new(object, "policy", causes(e->policy));
@@ -164,6 +166,7 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "icmp", e->icmp);
     put(object, "fragments", e->fragments);
     put(object, "datagrams", e->datagrams);
+    put(object, "fragments_kept", e->fragments_kept);
     put(object, "fragments_kept_peak", e->fragments_kept_peak);
     put(object, "flows_opened", e->flows_opened);
     put(object, "flows_closed", e->flows_closed);
@@ -173,11 +176,14 @@ static json_t *engine(const struct nst_engine_stats *e)
         put(evicted, nst_worth_name((enum nst_worth)i), e->evicted[i]);
     json_object_set_new(object, "evicted", evicted);
     put(object, "flows_refused", e->flows_refused);
+    put(object, "flows", e->flows);
     put(object, "flows_peak", e->flows_peak);
+    put(object, "held", e->held);
     put(object, "held_peak", e->held_peak);
     put(object, "events", e->events);
     put(object, "waits", e->waits);
     put(object, "stream_bytes", e->stream_bytes);
+    put(object, "stream_kept", e->stream_kept);
     put(object, "stream_kept_peak", e->stream_kept_peak);
     put(object, "conflicts", e->conflicts);
     put(object, "gaps", e->gaps);
@@ -217,20 +223,21 @@ static json_t *cores(const struct report *r)
         json_object_set_new(object, "engine", engine(&r->cores[i].engine));
         json_object_set_new(object, "store", store(r, &r->cores[i].store));
         json_object_set_new(object, "reactor", reactor(&r->cores[i].reactor));
+        if (r->cores[i].module_text != NULL)
+            json_object_set_new(object, "module", module(r->cores[i].module_text));
         json_array_append_new(array, object);
     }
     return array;
 }
 
-int report_json(const struct report *r, FILE *out)
+json_t *report_value(const struct report *r)
 {
     json_t *root = json_object(), *buffers = json_object();
-    int rc = 0;
 
     json_object_set_new(root, "netstar", string(NETSTAR_VERSION));
     json_object_set_new(root, "nf", string(r->nf));
     json_object_set_new(root, "input", string(r->capture ? "capture" : "live"));
-    json_object_set_new(root, "ended_by", string(r->ended_by));
+    json_object_set_new(root, "ended_by", r->ended_by != NULL ? string(r->ended_by) : json_null());
     json_object_set_new(root, "error", r->error[0] != '\0' ? string(r->error) : json_null());
     json_object_set_new(root, "duration", json_real(r->seconds));
     json_object_set_new(root, "engine", engine(&r->engine));
@@ -240,8 +247,18 @@ int report_json(const struct report *r, FILE *out)
     json_object_set_new(root, "cores", cores(r));
     json_object_set_new(buffers, "whole", json_boolean(r->buffers_missing == 0));
     put(buffers, "missing", r->buffers_missing);
-    json_object_set_new(root, "buffers", buffers);
+    if (r->ended_by != NULL)
+        json_object_set_new(root, "buffers", buffers);
+    else
+        json_decref(buffers); /* many are under way */
     json_object_set_new(root, "module", module(r->module_text));
+    return root;
+}
+
+int report_json(const struct report *r, FILE *out)
+{
+    json_t *root = report_value(r);
+    int rc = 0;
 
     errno = 0;
     if (json_dumpf(root, out, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0 || fputc('\n', out) == EOF ||

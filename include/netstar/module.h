@@ -69,7 +69,8 @@ struct nst_module {
     /* With several cores, when all packets are through: adds another instance's numbers to this one's, for report,
      * which then is called on this one only. NULL: the report is the first core's. */
     void (*merge)(void *arg, const void *other);
-    /* Further lines of the closing report, "  name  value\n" each. May be NULL. */
+    /* Further lines of the report, "  name  value\n" each: at the end, and while it works when somebody asks, then on its
+     * reactor, between two packets. Must not wait. May be NULL. */
     void (*report)(void *arg, FILE *out);
     /* See "Live reload" above. NULL, all three: there is nothing to reload.
      *
