@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "rules.h"
+#include "reader.h"
 #include "words.h"
 #include <errno.h>
-#include <libgen.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,290 +12,10 @@ const char *fw_action_name(enum fw_action a)
     return actions[a];
 }
 
-/* ---- what rules point to ---- */
-struct set {
-    char *name;
-    struct nf_addresses *addresses;
-};
-
-struct fw_store {
-    struct set *set;
-    size_t n_sets;
-    struct nf_addresses **own; /* of rules, without a name */
-    size_t n_own;
-    char **file; /* names and texts */
-    size_t n_files;
-};
-
-struct reader {
-    struct fw_rules *rules;
-    struct nf_text *text; /* the file at hand */
-    FILE *errors;
-    unsigned n_errors;
-    unsigned depth; /* of includes */
-    size_t room;
-    bool has_default;
-};
-
-/* Makes room for one more in an array. */
-static int grow(void *array, size_t n, size_t size)
-{
-    void *was, *more;
-
-    if (n != 0 && (n & (n - 1)) != 0)
-        return 0;
-    memcpy(&was, array, sizeof was);
-    more = realloc(was, (n != 0 ? 2 * n : 1) * size);
-    if (more == NULL)
-        return -ENOMEM;
-    memcpy(array, &more, sizeof more);
-    return 0;
-}
-
-static char *keep_text(struct fw_store *s, const char *p, size_t len)
-{
-    char *copy = NULL;
-
-    if (grow(&s->file, s->n_files, sizeof *s->file) == 0 && (copy = strndup(p, len)) != NULL)
-        s->file[s->n_files++] = copy;
-    return copy;
-}
-
-static uint64_t mix(uint64_t h, const void *p, size_t len)
-{
-    const uint8_t *at = p;
-
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ at[i]) * 0x100000001b3u; /* FNV-1a */
-    return (h ^ len) * 0x9e3779b97f4a7c15u;
-}
-
-static struct set *find_set(const struct fw_store *s, const struct nf_word *w)
-{
-    for (size_t i = 0; i < s->n_sets; i++)
-        if (strlen(s->set[i].name) == w->len && memcmp(s->set[i].name, w->p, w->len) == 0)
-            return &s->set[i];
-    return NULL;
-}
-
-/* ---- addresses ---- */
-static int unknown_set(struct reader *r, const struct nf_word *name)
-{
-    const struct fw_store *s = r->rules->store;
-    const char **names = calloc(s->n_sets + 1, sizeof *names);
-
-    if (names == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < s->n_sets; i++)
-        names[i] = s->set[i].name;
-    nf_text_expected(r->text, name, "the name of a set that is defined above", names);
-    free(names);
-    return -EINVAL;
-}
-
-/* An address, prefix, range or @set. */
-static int add_member(struct reader *r, struct nf_addresses_builder *b, const struct nf_word *w)
-{
-    const char *at, *why;
-    struct nf_range range;
-
-    if (!w->quoted && w->len > 0 && w->p[0] == '@') {
-        struct nf_word name = { w->p + 1, w->len - 1, false };
-        const struct set *s = find_set(r->rules->store, &name);
-        return s != NULL ? nf_addresses_add_all(b, s->addresses) : unknown_set(r, &name);
-    }
-    if (nf_range_parse(w, &range, &at, &why) < 0)
-        return nf_text_fail(r->text, at - w->quoted, "%s", why);
-    return nf_addresses_add(b, &range);
-}
-
-/* What stands between braces, over any number of lines; the opening one has been read. Errors in it do not end it. */
-static int read_members(struct reader *r, struct nf_addresses_builder *b)
-{
-    struct nf_text *t = r->text;
-    const char *open = t->at;
-    uint32_t line = t->line;
-    bool wants_comma = false;
-    int rc = 0;
-
-    for (;;) {
-        struct nf_word w;
-        while (nf_text_word(t, &w)) {
-            if (nf_word_is(&w, "}"))
-                return rc;
-            if (nf_word_is(&w, ",")) {
-                if (!wants_comma)
-                    rc = nf_text_expected(t, &w, "an address or }", NULL);
-                wants_comma = false;
-                continue;
-            }
-            if (wants_comma && t->failed != t->line) {
-                rc = nf_text_expected(t, &w, "a comma or }", NULL);
-                continue;
-            }
-            int one = add_member(r, b, &w);
-            if (one == -ENOMEM)
-                return one;
-            rc = one < 0 ? one : rc;
-            wants_comma = true;
-        }
-        wants_comma = false; /* the end of a line does as well */
-        if (!nf_text_line(t))
-            break;
-    }
-    (void)open;
-    return nf_text_fail(t, t->at, "expected a } for the { in line %u", line);
-}
-
-/* One address, prefix, range or @set a line, or several divided by blanks or commas. */
-static int read_list(struct reader *r, const char *path, struct nf_addresses_builder *b, const char *at)
-{
-    struct nf_text t, *outer = r->text;
-    char *text = NULL;
-    size_t len = 0;
-    int rc = nf_file_read(path, FW_FILE_MAX, &text, &len);
-
-    if (rc == -ENOMEM)
-        return rc;
-    if (rc < 0)
-        return nf_text_fail(outer, at, "%s: %s", path, strerror(-rc));
-    r->rules->id = mix(r->rules->id, text, len);
-    nf_text_open(&t, path, text, len, r->errors, &r->n_errors);
-    r->text = &t;
-    while (nf_text_line(&t) && rc != -ENOMEM) {
-        struct nf_word w;
-        while (rc != -ENOMEM && nf_text_word(&t, &w)) {
-            int one = nf_word_is(&w, ",") ? 0 : add_member(r, b, &w);
-            rc = one < 0 ? one : rc;
-        }
-    }
-    r->text = outer;
-    free(text);
-    return rc;
-}
-
-/* A name of a file, relative to the folder of the file that it stands in. */
-static int resolve(const struct nf_text *t, const struct nf_word *w, char path[PATH_MAX])
-{
-    char folder[PATH_MAX];
-    int n;
-
-    if (w->len > 0 && w->p[0] == '/') {
-        n = snprintf(path, PATH_MAX, "%.*s", (int)w->len, w->p);
-    } else {
-        snprintf(folder, sizeof folder, "%s", t->name);
-        n = snprintf(path, PATH_MAX, "%s/%.*s", dirname(folder), (int)w->len, w->p);
-    }
-    return n < 0 || n >= PATH_MAX ? -ENAMETOOLONG : 0;
-}
-
-static bool is_name(const struct nf_word *w)
-{
-    for (size_t i = 0; i < w->len; i++) {
-        char c = w->p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-              (i > 0 && ((c >= '0' && c <= '9') || c == '-'))))
-            return false;
-    }
-    return !w->quoted && w->len > 0 && w->len <= 64;
-}
-
-static int read_set(struct reader *r)
-{
-    struct fw_store *s = r->rules->store;
-    struct nf_addresses_builder b = { 0 };
-    struct nf_word name, w;
-    char path[PATH_MAX];
-    int rc = 0;
-
-    if (!nf_text_word(r->text, &name))
-        return nf_text_expected(r->text, NULL, "the name of the set", NULL);
-    if (!is_name(&name))
-        return nf_text_expected(r->text, &name, "a name of letters, digits, - and _", NULL);
-    if (find_set(s, &name) != NULL)
-        rc = nf_text_expected(r->text, &name, "a name that no set above has", NULL);
-    if (s->n_sets == FW_SETS_MAX)
-        rc = nf_text_fail(r->text, name.p, "expected at most %d sets", FW_SETS_MAX);
-    bool there = nf_text_word(r->text, &w);
-    if (there && nf_word_is(&w, "{")) {
-        int members = read_members(r, &b);
-        rc = members < 0 ? members : rc;
-    } else if (there && nf_word_is(&w, "file")) {
-        if (!nf_text_word(r->text, &w) || !w.quoted)
-            rc = nf_text_expected(r->text, NULL, "the name of a file in double quotes", NULL);
-        else if (resolve(r->text, &w, path) < 0)
-            rc = nf_text_fail(r->text, w.p - 1, "expected a shorter name");
-        else if (rc == 0)
-            rc = read_list(r, path, &b, w.p - 1);
-    } else {
-        rc = nf_text_expected(r->text, there ? &w : NULL, "{ or file \"NAME\"", NULL);
-    }
-    if (rc == 0)
-        rc = nf_text_end(r->text);
-    if (rc == 0)
-        rc = grow(&s->set, s->n_sets, sizeof *s->set);
-    if (rc < 0) {
-        free(b.range);
-        return rc;
-    }
-    struct set *set = &s->set[s->n_sets];
-    *set = (struct set){ .name = strndup(name.p, name.len) };
-    rc = nf_addresses_build(&set->addresses, &b);
-    if (rc < 0 || set->name == NULL) {
-        free(set->name);
-        nf_addresses_free(set->addresses);
-        return -ENOMEM;
-    }
-    r->rules->addresses += nf_addresses_count(set->addresses);
-    s->n_sets++;
-    return 0;
-}
-
-/* from and to: any, or an address, prefix, range, @set, or several in braces, with or without a ! before it. */
-static int read_end(struct reader *r, struct fw_end *e)
-{
-    struct fw_store *s = r->rules->store;
-    struct nf_addresses_builder b = { 0 };
-    struct nf_word w;
-    int rc;
-
-    if (!nf_text_word(r->text, &w))
-        return nf_text_expected(r->text, NULL, "any, an address, a prefix, a range, a @set, or several in braces",
-                                NULL);
-    if (nf_word_is(&w, "any"))
-        return 0;
-    if (nf_word_is(&w, "!")) {
-        e->outside = true;
-        if (!nf_text_word(r->text, &w))
-            return nf_text_expected(r->text, NULL, "what is to be left out", NULL);
-    }
-    if (!w.quoted && w.len > 1 && w.p[0] == '@') {
-        struct nf_word name = { w.p + 1, w.len - 1, false };
-        const struct set *set = find_set(s, &name);
-        if (set == NULL)
-            return unknown_set(r, &name);
-        e->addresses = set->addresses;
-        return 0;
-    }
-    rc = nf_word_is(&w, "{") ? read_members(r, &b) : add_member(r, &b, &w);
-    if (rc == 0)
-        rc = grow(&s->own, s->n_own, sizeof *s->own);
-    if (rc < 0) {
-        free(b.range);
-        return rc;
-    }
-    rc = nf_addresses_build(&s->own[s->n_own], &b);
-    if (rc < 0)
-        return rc;
-    e->addresses = s->own[s->n_own++];
-    r->rules->addresses += nf_addresses_count(e->addresses);
-    return 0;
-}
-
 /* ---- lists of numbers and names ---- */
 /* Reads words that are divided by commas: calls one(arg, word) for each. */
-static int read_commas(struct reader *r, const char *expected,
-                       int (*one)(struct reader *r, void *arg, struct nf_word *w), void *arg)
+static int read_commas(struct fw_reader *r, const char *expected,
+                       int (*one)(struct fw_reader *r, void *arg, struct nf_word *w), void *arg)
 {
     struct nf_word w;
     int rc;
@@ -316,7 +34,7 @@ static bool port_number(const struct nf_word *w, uint64_t *out)
     return nf_word_number(w, 0, UINT16_MAX, out) || fw_port_by_name(w, out);
 }
 
-static int one_port(struct reader *r, void *arg, struct nf_word *w)
+static int one_port(struct fw_reader *r, void *arg, struct nf_word *w)
 {
     static const char expected[] = "a port from 0 to 65535, a range such as 1024-2047, or a name such as https";
     struct fw_end *e = arg;
@@ -337,7 +55,7 @@ static int one_port(struct reader *r, void *arg, struct nf_word *w)
     }
     if (e->n_ports == 1024)
         return nf_text_expected(r->text, w, "at most 1024 ports and ranges", NULL);
-    if (grow(&e->ports, e->n_ports, sizeof *e->ports) < 0)
+    if (fw_grow(&e->ports, e->n_ports, sizeof *e->ports) < 0)
         return -ENOMEM;
     e->ports[e->n_ports++] = (struct fw_ports){ (uint16_t)lo, (uint16_t)hi };
     return 0;
@@ -353,7 +71,7 @@ static bool has_bit(const uint64_t bits[4], uint8_t n)
     return bits[n / 64] >> (n % 64) & 1;
 }
 
-static int one_type(struct reader *r, void *arg, struct nf_word *w)
+static int one_type(struct fw_reader *r, void *arg, struct nf_word *w)
 {
     struct fw_rule *rule = arg;
     bool six = has_bit(rule->protos, FW_ICMP6);
@@ -366,7 +84,7 @@ static int one_type(struct reader *r, void *arg, struct nf_word *w)
     return 0;
 }
 
-static int one_proto(struct reader *r, void *arg, struct nf_word *w)
+static int one_proto(struct fw_reader *r, void *arg, struct nf_word *w)
 {
     struct fw_rule *rule = arg;
     uint64_t n;
@@ -396,7 +114,7 @@ static bool only(const struct fw_rule *rule, uint8_t proto)
     return !rule->any_proto && memcmp(bits, rule->protos, sizeof bits) == 0;
 }
 
-static int read_ports(struct reader *r, struct fw_rule *rule, struct fw_end *e, const struct nf_word *w)
+static int read_ports(struct fw_reader *r, struct fw_rule *rule, struct fw_end *e, const struct nf_word *w)
 {
     if (e->n_ports > 0)
         return nf_text_expected(r->text, w, "ports only once for each end", NULL);
@@ -407,7 +125,7 @@ static int read_ports(struct reader *r, struct fw_rule *rule, struct fw_end *e, 
 
 enum part { FROM = 1, TO = 2, TYPE = 4, VLAN = 8, LOG = 16 };
 
-static int read_part(struct reader *r, struct fw_rule *rule, const struct nf_word *w, unsigned *seen,
+static int read_part(struct fw_reader *r, struct fw_rule *rule, const struct nf_word *w, unsigned *seen,
                      struct fw_end **at)
 {
     static const char *const parts[] = { "from", "to", "port", "type", "vlan", "log", NULL };
@@ -427,7 +145,7 @@ static int read_part(struct reader *r, struct fw_rule *rule, const struct nf_wor
     case 0:
     case 1:
         *at = &rule->end[which];
-        return read_end(r, *at);
+        return fw_read_end(r, *at);
     case 2:
         if (*at == NULL) /* no end at all: the port of whom it is for */
             *at = &rule->end[1];
@@ -456,7 +174,7 @@ static bool is_part(const struct nf_word *w)
 }
 
 /* [in|out] [any|PROTO,...] and its parts, in this order. */
-static int read_fields(struct reader *r, struct fw_rule *rule)
+static int read_fields(struct fw_reader *r, struct fw_rule *rule)
 {
     struct fw_end *at = NULL;
     struct nf_word w;
@@ -496,7 +214,7 @@ static void clear_rule(struct fw_rule *rule)
 }
 
 /* A place for one more rule behind the n that there are: the default stands there while the file is read. */
-static int rule_room(struct reader *r)
+static int rule_room(struct fw_reader *r)
 {
     struct fw_rules *rules = r->rules;
 
@@ -511,7 +229,7 @@ static int rule_room(struct reader *r)
     return 0;
 }
 
-static int read_rule(struct reader *r, enum fw_action action, const struct nf_word *first)
+static int read_rule(struct fw_reader *r, enum fw_action action, const struct nf_word *first)
 {
     struct nf_text *t = r->text;
     const char *end = t->end;
@@ -523,7 +241,7 @@ static int read_rule(struct reader *r, enum fw_action action, const struct nf_wo
     while (end > first->p && (end[-1] == ' ' || end[-1] == '\t'))
         end--;
     rule.file = t->name;
-    rule.text = keep_text(r->rules->store, first->p, (size_t)(end - first->p));
+    rule.text = fw_keep_text(r->rules->store, first->p, (size_t)(end - first->p));
     rc = rule.text != NULL ? read_fields(r, &rule) : -ENOMEM;
     if (rc == 0)
         rc = rule_room(r);
@@ -536,7 +254,7 @@ static int read_rule(struct reader *r, enum fw_action action, const struct nf_wo
     return 0;
 }
 
-static int read_default(struct reader *r, const struct nf_word *first)
+static int read_default(struct fw_reader *r, const struct nf_word *first)
 {
     struct nf_word w;
     int action;
@@ -559,9 +277,9 @@ static int read_default(struct reader *r, const struct nf_word *first)
     return nf_text_end(r->text);
 }
 
-static int read_file(struct reader *r, const char *path, const char *text, size_t len);
+static int read_file(struct fw_reader *r, const char *path, const char *text, size_t len);
 
-static int read_include(struct reader *r, const struct nf_word *first)
+static int read_include(struct fw_reader *r, const struct nf_word *first)
 {
     char path[PATH_MAX], *text = NULL, *name;
     struct nf_word w;
@@ -572,7 +290,7 @@ static int read_include(struct reader *r, const struct nf_word *first)
         return nf_text_expected(r->text, NULL, "the name of a file in double quotes", NULL);
     if (r->depth == FW_INCLUDES_MAX)
         return nf_text_fail(r->text, first->p, "expected at most %d files that include each other", FW_INCLUDES_MAX);
-    if (resolve(r->text, &w, path) < 0)
+    if (fw_resolve(r->text, &w, path) < 0)
         return nf_text_fail(r->text, w.p - 1, "expected a shorter name");
     if ((rc = nf_text_end(r->text)) < 0)
         return rc;
@@ -581,13 +299,13 @@ static int read_include(struct reader *r, const struct nf_word *first)
         return rc;
     if (rc < 0)
         return nf_text_fail(r->text, w.p - 1, "%s: %s", path, strerror(-rc));
-    name = keep_text(r->rules->store, path, strlen(path));
+    name = fw_keep_text(r->rules->store, path, strlen(path));
     rc = name != NULL ? read_file(r, name, text, len) : -ENOMEM;
     free(text);
     return rc;
 }
 
-static int read_keep(struct reader *r)
+static int read_keep(struct fw_reader *r)
 {
     static const char *const words[] = { "judge", "keep", NULL };
     struct nf_word w;
@@ -601,7 +319,7 @@ static int read_keep(struct reader *r)
     return nf_text_end(r->text);
 }
 
-static int read_line(struct reader *r)
+static int read_line(struct fw_reader *r)
 {
     static const char *const begins[] = { "allow", "drop", "reject", "set", "default", "include", "connections", NULL };
     struct nf_word w;
@@ -612,7 +330,7 @@ static int read_line(struct reader *r)
     if ((action = nf_word_index(&w, actions)) >= 0)
         return read_rule(r, (enum fw_action)action, &w);
     if (nf_word_is(&w, "set"))
-        return read_set(r);
+        return fw_read_set(r);
     if (nf_word_is(&w, "default"))
         return read_default(r, &w);
     if (nf_word_is(&w, "include"))
@@ -622,13 +340,13 @@ static int read_line(struct reader *r)
     return nf_text_expected(r->text, &w, "allow, drop, reject, set, default, include or connections", begins);
 }
 
-static int read_file(struct reader *r, const char *path, const char *text, size_t len)
+static int read_file(struct fw_reader *r, const char *path, const char *text, size_t len)
 {
     struct nf_text t, *outer = r->text;
     int rc = 0;
 
     nf_text_open(&t, path, text, len, r->errors, &r->n_errors);
-    r->rules->id = mix(r->rules->id, text, len);
+    r->rules->id = fw_mix(r->rules->id, text, len);
     r->text = &t;
     r->depth++;
     while (rc != -ENOMEM && nf_text_line(&t))
@@ -640,14 +358,14 @@ static int read_file(struct reader *r, const char *path, const char *text, size_
 
 int fw_rules_parse(struct fw_rules **out, const char *name, const char *text, size_t len, FILE *errors)
 {
-    struct reader r = { .errors = errors, .rules = calloc(1, sizeof *r.rules) };
+    struct fw_reader r = { .errors = errors, .rules = calloc(1, sizeof *r.rules) };
     int rc = r.rules != NULL && (r.rules->store = calloc(1, sizeof *r.rules->store)) != NULL ? rule_room(&r) : -ENOMEM;
 
     if (rc == 0) {
-        char *kept = keep_text(r.rules->store, name, strlen(name));
+        char *kept = fw_keep_text(r.rules->store, name, strlen(name));
         r.rules->rule[0] = (struct fw_rule){ .action = FW_DROP, .any_proto = true, .any_type = true, .any_vlan = true };
         r.rules->rule[0].file = kept;
-        r.rules->rule[0].text = keep_text(r.rules->store, "default", strlen("default"));
+        r.rules->rule[0].text = fw_keep_text(r.rules->store, "default", strlen("default"));
         r.rules->id = 0xcbf29ce484222325u;
         rc = kept != NULL && r.rules->rule[0].text != NULL ? read_file(&r, kept, text, len) : -ENOMEM;
     }
