@@ -98,6 +98,7 @@ enum nst_cause {
     NST_BY_ICMP,         /* policy: on_icmp */
     NST_BY_WINDOW,       /* policy: on_window */
     NST_BY_STALE,        /* policy: on_stale */
+    NST_BY_BAD_ACK,      /* policy: on_bad_ack */
     NST_BY_STREAM_LIMIT, /* bytes beyond what may be kept until they are acknowledged */
     NST_BY_TX_FULL,      /* the port could not take it */
     NST_BY_SHUTDOWN,     /* held when the instance stopped */
@@ -186,8 +187,9 @@ struct nst_engine_stats {
     uint64_t resets_ignored; /* with another number than the one that resets */
     uint64_t beyond_window;  /* segments, and with an old time stamp */
     uint64_t stale;
-    uint64_t urgent;       /* segments with an urgent pointer to a byte */
-    uint64_t selective;    /* segments with selective acknowledgments */
+    uint64_t bad_acks;  /* segments without an acknowledgment, or with one of what their receiver has not sent (live) */
+    uint64_t urgent;    /* segments with an urgent pointer to a byte */
+    uint64_t selective; /* segments with selective acknowledgments */
     uint64_t acks_ignored; /* of bytes that never came by here (live) */
     uint64_t normalised;   /* packets that were made equal to what was inspected */
     uint64_t given;        /* to the core that they belong to; not in `packets` here, but there, as `taken_over` */

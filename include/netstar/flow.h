@@ -57,6 +57,8 @@ typedef uint64_t nst_events;
 #define NST_EV_ORPHAN NST_EV_MIDSTREAM               /* mOS's name for it */
 #define NST_EV_URGENT ((nst_events)1 << 16)          /* an urgent pointer to a byte: see tcp.h */
 #define NST_EV_ICMP ((nst_events)1 << 17)            /* this end receives an ICMP error: see nst_packet_icmp */
+#define NST_EV_STATE ((nst_events)1 << 18)           /* TCP: another state of this end: see tcp.h */
+#define NST_EV_ERROR ((nst_events)1 << 19)           /* TCP: this end does not accept what the packet brings: tcp.h */
 #define NST_EV_USER(n) ((nst_events)1 << (32 + (n))) /* an inspector's or the NF's own, n below 32 */
 
 /* Why the flow ended, for CLOSE. */
@@ -130,8 +132,11 @@ struct nst_policy {
                                       bytes off */
     enum nst_verdict on_window;    /* TCP bytes beyond the receiver's window; NST_FORWARD: looked at like any other */
     enum nst_verdict on_stale; /* TCP with an old time stamp, which its receiver ignores; NST_FORWARD: passes unseen */
-    enum nst_urgent urgent;    /* what receivers do with urgent bytes */
-    bool normalise;            /* TCP that leaves is made equal to what was inspected: see tcp.h */
+    /* TCP without an acknowledgment, or with one of what its receiver has not sent, which ignores it; NST_FORWARD: passes
+     * unseen. Live only. */
+    enum nst_verdict on_bad_ack;
+    enum nst_urgent urgent; /* what receivers do with urgent bytes */
+    bool normalise;         /* TCP that leaves is made equal to what was inspected: see tcp.h */
     /* An IP fragment of the protocol that the NF is for, of which no whole datagram becomes: others are missing or overlap,
      * or there is no room. FORWARD: it goes on alone. */
     enum nst_verdict on_fragment;

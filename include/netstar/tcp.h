@@ -29,12 +29,14 @@
  *     No SYN: MIDSTREAM when none was received and nothing was picked up. CONFLICT, live and with both ends followed,
  *     when it has bytes and the end has not settled its beginning, unless it has sent a SYN and the bytes begin between
  *     byte 0 and `next`.
- *  3. A segment with bytes or a FIN that the end has not acknowledged yet, and an older time stamp than the end takes:
+ *  3. Live, and no SYN: no ACK flag, or the acknowledgment of a byte that the end has not sent (where nst_tcp follows the
+ *     other end from its SYN: it is beyond everything that came by here for it): policy.on_bad_ack.
+ *  4. A segment with bytes or a FIN that the end has not acknowledged yet, and an older time stamp than the end takes:
  *     policy.on_stale.
- *  4. Bytes beyond the window: policy.on_window.
- *  5. A keep-alive, that is at most one byte, at next - 1, without SYN or FIN, when all that was delivered is
+ *  5. Bytes beyond the window: policy.on_window.
+ *  6. A keep-alive, that is at most one byte, at next - 1, without SYN or FIN, when all that was delivered is
  *     acknowledged: counted (keep_alives), no event.
- *  6. Else, each on its own account:
+ *  7. Else, each on its own account:
  *     OPEN        an ACK, when this end has sent and received a SYN; once.
  *     URGENT      see below.
  *     RETRANSMIT  it has bytes, and the first lies before `next`, whatever is known of the byte there.
@@ -45,6 +47,8 @@
  *                 says another end than an earlier one or than bytes that were seen. Bytes behind the end are never
  *                 delivered.
  *     DATA        it makes `next` go on: nst_flow_bytes gives the bytes.
+ *
+ * STATE and ERROR come beside these, wherever it ends: see below.
  *
  * ---- What is kept ----
  * Bytes behind a hole, until they are delivered; and delivered bytes, where DATA is registered and policy.on_conflict is
@@ -63,7 +67,7 @@
  * An ACK above `next` counts as one of `next` (acks_ignored). In a capture it tells of a hole, too: the bytes were not
  * recorded, or stand behind the ACK, as with a tap for each direction. The hole reaches from `next` to the place that the
  * ACK says, which later ones do not change while the hole is waited for, except one of a FIN; the number behind a FIN is
- * no byte. It is filled when `next` has reached that place. A segment that comes to 6. and has no byte at `next` ends the
+ * no byte. It is filled when `next` has reached that place. A segment that comes to 7. and has no byte at `next` ends the
  * waiting when it
  *   - is the 16th of these behind the ACK, or the first behind the ACK of a FIN;
  *   - has a FIN, and the end has sent one;
@@ -119,6 +123,26 @@
  * wholly behind the end, bytes before the beginning is settled. The overlap policy is `first`, and delivered bytes are
  * kept whatever on_conflict says.
  *
+ * ---- States ----
+ * STATE: this packet, sent or received, brings the end to another state of RFC 9293 than it had before. A state follows from
+ * what the end has sent and received, as far as that was forwarded: the two SYNs, an ACK of its own SYN, the two FINs,
+ * in which order, whether its own was acknowledged, a reset. CLOSED is also the state of an end of which nothing is known
+ * yet; whether it listens nothing on the wire tells. TIME-WAIT stays until the flow ends. A stream that was
+ * picked up or resumed is in ESTABLISHED from there on. A reset that an end sends closes it when the other end accepts it:
+ * that is no STATE at the sender's half, unless only that is followed.
+ *
+ * ---- What an end does not accept ----
+ * ERROR: nst_tcp_error says why this end will not accept what the segment brings.
+ *     BEYOND_WINDOW   5. above; not when normalisation has cut that off
+ *     STALE           4. above
+ *     NO_ACK          no ACK flag, nor SYN or RST; also in a capture, where its bytes are taken nevertheless
+ *     BAD_ACK         3. above; a SYN-ACK that does not acknowledge the end's SYN
+ *     BAD_RESET       1. above: another number than the one that resets
+ *     BAD_SYN         2. above: the end has settled where its stream begins
+ * Where ERROR is registered, the handler decides in the place of on_window, on_stale and on_bad_ack: what lies beyond the
+ * window is looked at like any other segment, the other two pass unseen when they are forwarded. What has a wrong
+ * checksum comes to no flow (policy.on_checksum), what NetStar cannot keep to no handler.
+ *
  * All functions are called on the flow's reactor, none waits. `side` must be inspected by nst_tcp.
  */
 #pragma once
@@ -162,9 +186,43 @@ NST_API uint64_t nst_tcp_offset(const struct nst_flow *f, enum nst_side side);
 /* The sequence number of that place. */
 NST_API uint32_t nst_tcp_seq(const struct nst_flow *f, enum nst_side side);
 
+enum nst_tcp_state {
+    NST_TCP_CLOSED, /* or nothing is known of it; LISTEN is not told apart */
+    NST_TCP_SYN_SENT,
+    NST_TCP_SYN_RECEIVED,
+    NST_TCP_ESTABLISHED,
+    NST_TCP_FIN_WAIT_1,
+    NST_TCP_FIN_WAIT_2,
+    NST_TCP_CLOSE_WAIT,
+    NST_TCP_CLOSING,
+    NST_TCP_LAST_ACK,
+    NST_TCP_TIME_WAIT,
+};
+/* The end's state. Of the half that is at an event: the one that a FORWARD makes true. At any time, also without STATE
+ * registered; frozen once the half has let the flow go (FORWARD_FLOW). CLOSED where nst_tcp does not follow the end. */
+NST_API enum nst_tcp_state nst_tcp_state(const struct nst_flow *f, enum nst_side side);
+
+enum nst_tcp_error {
+    NST_TCP_ACCEPTED,
+    NST_TCP_BEYOND_WINDOW,
+    NST_TCP_STALE,
+    NST_TCP_NO_ACK,
+    NST_TCP_BAD_ACK,
+    NST_TCP_BAD_RESET,
+    NST_TCP_BAD_SYN,
+};
+/* In an event: why the end does not accept the packet that its half is at. Looked for only where a flow of the engine has
+ * registered STATE or ERROR at this half; else, and outside of events, NST_TCP_ACCEPTED. */
+NST_API enum nst_tcp_error nst_tcp_error(const struct nst_flow *f, enum nst_side side);
+
+/* In words, "ESTABLISHED", "old time stamp". Any thread. */
+NST_API const char *nst_tcp_state_name(enum nst_tcp_state state);
+NST_API const char *nst_tcp_error_name(enum nst_tcp_error error);
+
 /* In a MIDSTREAM event: this end has received the stream up to sequence number `seq`, which is byte `offset` of it,
  * as another instance has recorded. The current packet is inspected anew against that, and what it brings is found with
- * nst_flow_bytes; returns its events (DATA, GAP, RETRANSMIT ...). Without a resume the handler's verdict
+ * nst_flow_bytes; returns its events (DATA, GAP, RETRANSMIT ...). If it turns out that it cannot be kept, or a policy
+ * (on_stale, on_bad_ack) does not let it pass, it is dropped for that cause when the handler forwards it. Without a resume the handler's verdict
  * decides alone; where MIDSTREAM is not registered, policy.on_midstream does. */
 NST_API nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset);
 

@@ -191,8 +191,8 @@ int nst_engine_open(struct nst_engine **out, const struct nst_engine_config *con
     rc = policy_init(&e->policy);
     if (rc == 0)
         rc = overlap_open(e, config);
-    set_defaults(e, config);
     memcpy(e->half, e->nf->half, sizeof e->half);
+    set_defaults(e, config);
     if (rc == 0)
         rc = take_secret(e);
     if (rc == 0)

@@ -265,6 +265,8 @@ bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet 
  * dropped for a policy; true: *what is complete. `wanted` and `look` are those of before the inspection. */
 bool half_rare(struct nst_flow *f, enum nst_side side, enum nst_dir dir, struct nst_packet *p, nst_events wanted,
                nst_events look, nst_events *what);
+/* Why there is a policy to be asked: what the inspector found and the NF did not register. NST_CAUSES: nothing. */
+enum nst_cause half_cause(nst_events what, nst_events registered);
 /* The policy for what the inspector found and the NF did not register. True: goes on, with the events in *what. */
 bool half_policy(struct nst_flow *f, enum nst_side side, struct nst_packet *p, nst_events registered, nst_events *what);
 /* A half that cannot take the packet at once. True: the packet goes on to the next half. */
@@ -305,6 +307,10 @@ bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out);
 /* An acknowledgment with this header went to the other end in the name of this one. */
 struct rte_tcp_hdr;
 void tcp_told(struct nst_flow *f, enum nst_side side, const struct rte_tcp_hdr *h);
+
+/* ---- tcp_state.c ---- */
+/* STATE or ERROR is registered by some flow: from now on they are looked for at this half. */
+void tcp_tell(struct nst_engine *e, enum nst_side side);
 
 /* ---- udp.c ---- */
 /* The datagram was changed: its bytes are handed out from the beginning. */
@@ -402,10 +408,13 @@ void packet_drop(struct nst_engine *e, struct nst_packet *p, enum nst_cause caus
 
 /* An inspector of this layer answers this when its packet must not pass: it cannot be kept. */
 #define EV_REFUSED ((nst_events)1 << 31)
-/* nst_tcp: bytes beyond the window; an old time stamp. */
+/* nst_tcp: bytes beyond the window; an old time stamp; no acknowledgment, or a bad one. */
 #define EV_WINDOW ((nst_events)1 << 29)
 #define EV_STALE ((nst_events)1 << 28)
+#define EV_BAD_ACK ((nst_events)1 << 27)
+/* What its receiver will not accept; where ERROR is registered, its handler decides. */
+#define EV_UNACCEPTED (EV_WINDOW | EV_STALE | EV_BAD_ACK)
 /* All that there is a policy for. */
-#define EV_POLICY (EV_REFUSED | EV_WINDOW | EV_STALE | NST_EV_CONFLICT | NST_EV_MIDSTREAM)
+#define EV_POLICY (EV_REFUSED | EV_UNACCEPTED | NST_EV_CONFLICT | NST_EV_MIDSTREAM)
 /* In event_set.look only: an event of the NF's own may follow. */
 #define EV_BUILT ((nst_events)1 << 30)

@@ -106,7 +106,7 @@ bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet 
             v = NST_TAKEN;
     }
     if ((p->flags & PACKET_REFUSED) && !taken && v != NST_DROP_FLOW && v != NST_RESET_FLOW) {
-        cause = NST_BY_STREAM_LIMIT; /* nst_tcp_resume found that its bytes cannot be kept */
+        cause = (enum nst_cause)p->refused; /* nst_tcp_resume found that it must not pass */
         v = NST_DROP;
     }
     if (inspect != NULL && inspect->verdict != NULL && (p->flags & PACKET_ICMP) == 0)
@@ -134,25 +134,28 @@ bool half_apply_other(struct nst_flow *f, enum nst_side side, struct nst_packet 
     }
 }
 
+enum nst_cause half_cause(nst_events what, nst_events registered)
+{
+    if (what & EV_REFUSED)
+        return NST_BY_STREAM_LIMIT;
+    if ((what & EV_UNACCEPTED) && (registered & NST_EV_ERROR) == 0)
+        return what & EV_WINDOW ? NST_BY_WINDOW : what & EV_STALE ? NST_BY_STALE : NST_BY_BAD_ACK;
+    if (what & ~registered & NST_EV_MIDSTREAM)
+        return NST_BY_MIDSTREAM;
+    return what & ~registered & NST_EV_CONFLICT ? NST_BY_CONFLICT : NST_CAUSES;
+}
+
 bool half_policy(struct nst_flow *f, enum nst_side side, struct nst_packet *p, nst_events registered, nst_events *what)
 {
     struct nst_engine *e = f->engine;
-    enum nst_cause cause;
+    enum nst_cause cause = half_cause(*what, registered);
 
-    if (*what & EV_REFUSED) {
-        set_cause(f, NST_BY_STREAM_LIMIT);
+    if (cause == NST_CAUSES)
+        return true;
+    if (cause == NST_BY_STREAM_LIMIT) {
+        set_cause(f, cause);
         return half_apply_other(f, side, p, NST_DROP);
     }
-    if (*what & EV_WINDOW)
-        cause = NST_BY_WINDOW;
-    else if (*what & EV_STALE)
-        cause = NST_BY_STALE;
-    else if (*what & ~registered & NST_EV_MIDSTREAM)
-        cause = NST_BY_MIDSTREAM;
-    else if (*what & ~registered & NST_EV_CONFLICT)
-        cause = NST_BY_CONFLICT;
-    else
-        return true;
     enum nst_verdict v = policy_of(e, cause);
     if (v == NST_FORWARD) {
         if (cause == NST_BY_MIDSTREAM)

@@ -49,7 +49,7 @@ static bool can_have_sent(struct nst_flow *f, enum nst_side side, uint32_t seq)
 {
     const struct tcp_end *t = flow_inspector(f, (enum nst_side) !side);
 
-    if (f->engine->inspect[!side] != &nst_tcp || (t->flags & TCP_SYNCED) == 0 ||
+    if (f->engine->half[!side].inspect != &nst_tcp || (t->flags & TCP_SYNCED) == 0 ||
         (f->flags & ((1u << !side) | FLOW_EDITED)))
         return true; /* nobody knows; or the numbers quoted are those of an edited stream */
     uint32_t from = t->delivered == 0 ? t->base - 1 : t->acked, end = next_seq(t);

@@ -19,6 +19,7 @@ static const char *const cause_names[NST_CAUSES] = {
     [NST_BY_ICMP] = "icmp",
     [NST_BY_WINDOW] = "window",
     [NST_BY_STALE] = "old time stamp",
+    [NST_BY_BAD_ACK] = "bad acknowledgment",
     [NST_BY_STREAM_LIMIT] = "stream limit",
     [NST_BY_TX_FULL] = "tx full",
     [NST_BY_SHUTDOWN] = "shutdown",
@@ -98,6 +99,8 @@ static enum nst_verdict *policy_field(struct nst_policy *p, enum nst_cause cause
         return &p->on_window;
     case NST_BY_STALE:
         return &p->on_stale;
+    case NST_BY_BAD_ACK:
+        return &p->on_bad_ack;
     case NST_BY_FRAGMENT:
         return &p->on_fragment;
     case NST_BY_MALFORMED:

@@ -66,6 +66,15 @@ static inline struct segment *segment_next(const struct segment *s)
 {
     return s->behind != 0 ? (struct segment *)(uintptr_t)(s + s->behind) : NULL;
 }
+/* A block by its number, from 1; 0: none. */
+static inline uint32_t segment_number(const struct stream_pool *pool, const struct segment *s)
+{
+    return s != NULL ? (uint32_t)(s - pool->block) + 1 : 0;
+}
+static inline struct segment *segment_numbered(const struct stream_pool *pool, uint32_t n)
+{
+    return n != 0 ? &pool->block[n - 1] : NULL;
+}
 static inline const uint8_t *segment_bytes(const struct segment *s)
 {
     return s->data + s->at;

@@ -28,7 +28,7 @@ static void restart(struct tcp_end *t, struct nst_engine *e)
     t->kept = (struct stream){ 0 };
     t->delivered = 0;
     t->flags &= TCP_SYN_SENT | TCP_SCALE_SENT | TCP_SCALE_RECEIVED;
-    t->heard = t->picked = t->waits = t->hole = 0;
+    t->heard = t->picked = t->waits = t->fin_acked = t->hole = 0;
 }
 
 /* Whether a FIN at `end` says where the stream ends. One that contradicts what was seen is a conflict, or else bytes
@@ -54,28 +54,35 @@ static bool stands_behind_hole(const struct tcp_end *t, uint32_t seq)
 
 /* RFC 9293, 3.10.7: only the very next number resets, the end answers any other with an ACK; and an end that waits for
  * the answer to its SYN takes a reset that acknowledges that. */
-static void received_reset(struct tcp_end *t, struct nst_engine *e, uint32_t seq, uint8_t flags)
+static void received_reset(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t seq, uint8_t flags)
 {
     bool refused = (t->flags & (TCP_SYNCED | TCP_SYN_SENT)) == TCP_SYN_SENT && (flags & RTE_TCP_ACK_FLAG);
 
-    if (refused || ((t->flags & TCP_SYNCED) && (seq == next_seq(t) || stands_behind_hole(t, seq))))
+    if (refused || ((t->flags & TCP_SYNCED) && (seq == next_seq(t) || stands_behind_hole(t, seq)))) {
         t->now |= TCP_RESET;
-    else
-        e->stats.resets_ignored++;
+        return;
+    }
+    e->stats.resets_ignored++;
+    p->error = NST_TCP_BAD_RESET;
 }
 
 /* False: the end takes nothing of it. */
-static bool received_syn(struct tcp_end *t, struct nst_flow *f, enum nst_side side, const struct rte_tcp_hdr *h)
+static bool received_syn(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
+                         const struct rte_tcp_hdr *h)
 {
     uint32_t base = rte_be_to_cpu_32(h->sent_seq) + 1;
     struct tcp_options o;
 
     /* An end that has begun answers with an ACK; what answers something else than its SYN is refused. */
-    if (t->flags & TCP_CONFIRMED)
+    if (t->flags & TCP_CONFIRMED) {
+        p->error = NST_TCP_BAD_SYN;
         return false;
+    }
     if ((h->tcp_flags & RTE_TCP_ACK_FLAG) && (t->flags & TCP_SYN_SENT) &&
-        rte_be_to_cpu_32(h->recv_ack) - t->iss - 1 > t->syn_len)
+        rte_be_to_cpu_32(h->recv_ack) - t->iss - 1 > t->syn_len) {
+        p->error = NST_TCP_BAD_ACK;
         return false;
+    }
     tcp_options(h, &o);
     if (o.scale >= 0)
         t->flags |= TCP_SCALE_RECEIVED;
@@ -122,11 +129,23 @@ static bool is_stale(struct tcp_end *t, const struct nst_engine *e, const struct
     return false;
 }
 
+/* RFC 9293, 3.10.7.4: what has no acknowledgment, or one of what the end has not sent, it throws away. A capture may have
+ * missed that, and those that were made by hand often lack the flag. */
+static bool is_badly_acked(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint8_t flags)
+{
+    if (flags & RTE_TCP_SYN_FLAG)
+        return false;
+    p->error = flags & RTE_TCP_ACK_FLAG ? NST_TCP_BAD_ACK : NST_TCP_NO_ACK;
+    e->stats.bad_acks += !e->replay;
+    return !e->replay;
+}
+
 /* Bytes beyond the window that the end has offered, except one that asks whether there is more of it. True: they may
  * not pass; else *len is what may, and *fin is what is left of a FIN. */
-static bool beyond_window(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t seq, uint32_t *len,
-                          bool *fin)
+static bool beyond_window(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p, uint32_t seq,
+                          uint32_t *len, bool *fin)
 {
+    struct nst_engine *e = f->engine;
     int32_t inside = seq_diff(t->edge, seq);
 
     if (inside == 0 && *len == 1)
@@ -138,6 +157,9 @@ static bool beyond_window(struct tcp_end *t, struct nst_engine *e, struct nst_pa
         *fin = false; /* it was behind that */
         return false;
     }
+    p->error = NST_TCP_BEYOND_WINDOW;
+    if (flow_wants(f, side, NST_RECEIVED) & NST_EV_ERROR)
+        return false;
     if (e->policy.on_window != NST_FORWARD)
         return true;
     e->stats.policy[NST_BY_WINDOW]++;
@@ -200,11 +222,11 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
 
     if (unlikely(flags & (RTE_TCP_RST_FLAG | RTE_TCP_SYN_FLAG))) {
         if (flags & RTE_TCP_RST_FLAG) {
-            received_reset(t, e, seq, flags);
+            received_reset(t, e, p, seq, flags);
             return 0;
         }
         seq++;
-        if (!received_syn(t, f, side, h)) {
+        if (!received_syn(t, f, side, p, h)) {
             if ((t->flags & TCP_CONFIRMED) == 0)
                 return 0;
             e->stats.syns_ignored += (flags & RTE_TCP_ACK_FLAG) == 0;
@@ -220,15 +242,18 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
         t->now |= TCP_NOW_CONFLICT;
         return NST_EV_CONFLICT;
     }
+    if (unlikely((flags & RTE_TCP_ACK_FLAG) == 0 || (p->flags & PACKET_BAD_ACK)) && is_badly_acked(t, e, p, flags))
+        return EV_BAD_ACK;
     if (h->data_off > 5 << 4 && is_stale(t, e, h, len + fin == 0 ? t->acked : seq + len + fin)) {
         e->stats.stale++;
+        p->error = NST_TCP_STALE;
         if (t->now & TCP_NOW_SYNCED)
             unsync(t);
         t->now = 0;
         return EV_STALE;
     }
     if ((t->flags & TCP_EDGE) && len > 0 && unlikely(seq_diff(seq + len, t->edge) > 0) &&
-        beyond_window(t, e, p, seq, &len, &fin))
+        beyond_window(t, f, side, p, seq, &len, &fin))
         return EV_WINDOW;
     int32_t ahead = seq_diff(seq, next_seq(t));
     if (unlikely(ahead == -1) && len <= 1 && !fin && (flags & RTE_TCP_SYN_FLAG) == 0 && t->acked == next_seq(t)) {
@@ -240,6 +265,9 @@ static nst_events received(struct tcp_end *t, struct nst_flow *f, enum nst_side 
         t->now |= TCP_OPENED;
         what |= NST_EV_OPEN;
     }
+    if (unlikely(t->flags & TCP_FIN_SENT) && (flags & RTE_TCP_ACK_FLAG) && !t->fin_acked &&
+        rte_be_to_cpu_32(h->recv_ack) == t->fin_sent)
+        t->now |= TCP_NOW_FIN_ACKED;
     if (unlikely(flags & RTE_TCP_URG_FLAG) && h->tcp_urp != 0) {
         what |= NST_EV_URGENT;
         received_urgent(t, e, p, seq + rte_be_to_cpu_16(h->tcp_urp) - 1);
@@ -312,12 +340,13 @@ static void sent_options(struct tcp_end *t, struct nst_engine *e, const struct r
     }
 }
 
-/* How far this end has taken its stream, and how much more it would take. */
+/* How far this end has taken its stream, and how much more it would take. p: the packet that says so; NULL: it was made in
+ * its name. */
 static inline void acknowledged(struct tcp_end *t, struct nst_engine *e, enum nst_side side,
-                                const struct rte_tcp_hdr *h, uint32_t ack)
+                                const struct rte_tcp_hdr *h, struct nst_packet *p, uint32_t ack)
 {
     if (seq_diff(ack, t->acked) > 0)
-        tcp_acknowledged(t, e, side, ack);
+        tcp_acknowledged(t, e, p, ack);
     if (e->strict[side] && (t->flags & TCP_CONFIRMED) && !t->picked)
         tcp_window(t, h, ack);
 }
@@ -330,8 +359,6 @@ static nst_events sent(struct tcp_end *t, struct nst_flow *f, enum nst_side side
 
     if (unlikely(flags & RTE_TCP_SYN_FLAG))
         sent_syn(t, e, p, h);
-    if (unlikely(flags & RTE_TCP_FIN_FLAG))
-        t->now |= TCP_FIN_SENT;
     /* Whether a reset is valid, the other end's inspector knows better. */
     if (unlikely(flags & RTE_TCP_RST_FLAG)) {
         if (e->nf->half[!side].inspect != &nst_tcp)
@@ -346,7 +373,12 @@ static nst_events sent(struct tcp_end *t, struct nst_flow *f, enum nst_side side
         t->heard = 1;
         if (h->data_off > 5 << 4)
             sent_options(t, e, h);
-        acknowledged(t, e, side, h, ack);
+        acknowledged(t, e, side, h, p, ack);
+    }
+    if (unlikely(flags & RTE_TCP_FIN_FLAG)) {
+        t->now |= TCP_FIN_SENT;
+        if ((t->flags & TCP_FIN_SENT) == 0)
+            t->fin_sent = rte_be_to_cpu_32(h->sent_seq) + ((flags & RTE_TCP_SYN_FLAG) != 0) + p->h.payload_len + 1;
     }
     return 0;
 }
@@ -410,11 +442,12 @@ decided(struct tcp_end *t, struct nst_flow *f, enum nst_side side, enum nst_verd
     bool passed = v == NST_FORWARD || v == NST_FORWARD_FLOW || v == NST_TAKEN;
 
     if (t->adds) {
+        struct segment *pieces = segment_numbered(&e->stream, t->adding);
         if (passed)
-            stream_add(&t->kept, &e->stream, t->adding);
+            stream_add(&t->kept, &e->stream, pieces);
         else
-            stream_free(&e->stream, t->adding);
-        t->adding = NULL;
+            stream_free(&e->stream, pieces);
+        t->adding = 0;
         t->adds = 0;
     }
     if (likely(passed)) {
@@ -425,6 +458,7 @@ decided(struct tcp_end *t, struct nst_flow *f, enum nst_side side, enum nst_verd
                 tcp_hole_settle(t);
             forget(t, f, side);
         }
+        t->fin_acked |= (t->now & TCP_NOW_FIN_ACKED) != 0;
         uint16_t now = t->now & (uint16_t) ~(t->flags | TCP_NOW_ONLY);
         if (unlikely(now != 0))
             came_true(t, f, now);
@@ -436,7 +470,7 @@ decided(struct tcp_end *t, struct nst_flow *f, enum nst_side side, enum nst_verd
 }
 
 /* Most acknowledgments leave nothing to be decided at either end: that is known without a frame of one's own. */
-static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v)
+void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v)
 {
     struct tcp_end *t = self;
 
@@ -444,18 +478,18 @@ static void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum
         decided(t, f, side, v);
 }
 
-static void tcp_close(void *self, struct nst_flow *f, enum nst_side side)
+void tcp_close(void *self, struct nst_flow *f, enum nst_side side)
 {
     struct tcp_end *t = self;
 
     stream_free(&f->engine->stream, t->kept.first);
-    stream_free(&f->engine->stream, t->adding);
+    stream_free(&f->engine->stream, segment_numbered(&f->engine->stream, t->adding));
     t->kept = (struct stream){ 0 };
-    t->adding = NULL;
+    t->adding = 0;
     t->adds = 0;
 }
 
-static void tcp_rewind(void *self, struct nst_flow *f, enum nst_side side)
+void tcp_rewind(void *self, struct nst_flow *f, enum nst_side side)
 {
     struct tcp_end *t = self;
 
@@ -472,39 +506,44 @@ const struct nst_inspector nst_tcp = {
     .rewind = tcp_rewind,
 };
 
-static struct tcp_end *end_of(const struct nst_flow *f, enum nst_side side)
-{
-    return f->engine->nf->half[side].inspect == &nst_tcp ? nst_flow_inspector((struct nst_flow *)(uintptr_t)f, side)
-                                                         : NULL;
-}
-
 uint64_t nst_tcp_offset(const struct nst_flow *f, enum nst_side side)
 {
-    const struct tcp_end *t = end_of(f, side);
+    const struct tcp_end *t = tcp_end_of(f, side);
     return t != NULL ? t->delivered : 0;
 }
 
 uint32_t nst_tcp_seq(const struct nst_flow *f, enum nst_side side)
 {
-    const struct tcp_end *t = end_of(f, side);
+    const struct tcp_end *t = tcp_end_of(f, side);
     return t != NULL ? next_seq(t) : 0;
 }
 
 /* The flow is followed from here on; its current packet is looked at again. */
 static nst_events look_again(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p)
 {
+    struct nst_engine *e = f->engine;
+    enum nst_tcp_state was = nst_tcp_state(f, side);
+
     t->flags |= TCP_OPENED | TCP_SYN_RECEIVED | TCP_SYN_SENT | TCP_CONFIRMED;
     t->picked = 1;
     nst_flow_life(f, NST_LIFE_ESTABLISHED, NST_OPEN_STILL);
-    nst_events what = tcp_packet(t, f, side, NST_RECEIVED, p);
-    if (what & (EV_REFUSED | EV_WINDOW | EV_STALE))
-        p->flags |= PACKET_REFUSED;
-    return what & ~(EV_REFUSED | EV_WINDOW | EV_STALE);
+    nst_events what = e->inspect[side]->packet(t, f, side, NST_RECEIVED, p);
+    if (e->inspect[side] != &nst_tcp && nst_tcp_state(f, side) != was)
+        what |= NST_EV_STATE;
+    enum nst_cause cause = half_cause(what, flow_wants(f, side, NST_RECEIVED) | NST_EV_CONFLICT);
+    if (cause != NST_CAUSES) {
+        enum nst_verdict v = cause == NST_BY_STREAM_LIMIT ? NST_DROP : policy_of(e, cause);
+        if (v != NST_FORWARD && v != NST_FORWARD_FLOW) {
+            p->flags |= PACKET_REFUSED;
+            p->refused = (uint8_t)cause;
+        }
+    }
+    return what & ~(EV_REFUSED | EV_UNACCEPTED);
 }
 
 nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset)
 {
-    struct tcp_end *t = end_of(f, side);
+    struct tcp_end *t = tcp_end_of(f, side);
     struct nst_packet *p = nst_flow_packet(f, side);
 
     if (t == NULL || (t->flags & TCP_SYNCED) || p == NULL)
@@ -515,7 +554,7 @@ nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, 
 
 nst_events tcp_pickup(struct nst_flow *f, enum nst_side side, struct nst_packet *p)
 {
-    struct tcp_end *t = end_of(f, side);
+    struct tcp_end *t = tcp_end_of(f, side);
 
     if (t == NULL || (t->flags & TCP_SYNCED) || p == NULL)
         return 0;
@@ -530,13 +569,13 @@ nst_events nst_tcp_pickup(struct nst_flow *f, enum nst_side side)
 
 bool tcp_stream_ended(struct nst_flow *f, enum nst_side side)
 {
-    const struct tcp_end *t = end_of(f, side);
+    const struct tcp_end *t = tcp_end_of(f, side);
     return t != NULL && (t->flags & TCP_FIN_RECEIVED);
 }
 
 bool tcp_may_begin_anew(const struct nst_flow *f, enum nst_side side, const struct nst_packet *p)
 {
-    const struct tcp_end *t = end_of(f, side);
+    const struct tcp_end *t = tcp_end_of(f, side);
     const struct rte_tcp_hdr *h = tcp_header(p);
     uint32_t stamp, echo;
 
@@ -546,15 +585,15 @@ bool tcp_may_begin_anew(const struct nst_flow *f, enum nst_side side, const stru
 
 void tcp_told(struct nst_flow *f, enum nst_side side, const struct rte_tcp_hdr *h)
 {
-    struct tcp_end *t = end_of(f, side);
+    struct tcp_end *t = tcp_end_of(f, side);
 
     if (t != NULL && (t->flags & TCP_SYNCED))
-        acknowledged(t, f->engine, side, h, rte_be_to_cpu_32(h->recv_ack));
+        acknowledged(t, f->engine, side, h, NULL, rte_be_to_cpu_32(h->recv_ack));
 }
 
 bool tcp_place(struct nst_flow *f, enum nst_side side, struct tcp_place *out)
 {
-    const struct tcp_end *t = end_of(f, side);
+    const struct tcp_end *t = tcp_end_of(f, side);
 
     if (t == NULL || (t->flags & TCP_SYNCED) == 0)
         return false;

@@ -33,9 +33,26 @@ void tcp_options(const struct rte_tcp_hdr *h, struct tcp_options *out)
     }
 }
 
-void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, enum nst_side side, uint32_t ack)
+/* Whether the other end, whose bytes come by here, has sent everything before ack. */
+static bool was_sent(const struct tcp_end *t, uint32_t ack)
 {
-    if ((t->flags & TCP_SYNCED) == 0 || seq_diff(ack, t->acked) <= 0 || seq_diff(ack, t->acked) > TCP_AHEAD_MAX)
+    uint32_t end = next_seq(t);
+
+    if (t->kept.last != NULL && seq_diff(t->kept.end, end) > 0)
+        end = t->kept.end;
+    if ((t->flags & TCP_FIN_KNOWN) && seq_diff(t->fin, end) >= 0)
+        end = t->fin + 1;
+    return seq_diff(ack, end) <= 0;
+}
+
+void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t ack)
+{
+    if ((t->flags & TCP_SYNCED) == 0 || seq_diff(ack, t->acked) <= 0)
+        return;
+    if (p != NULL && !e->replay && (t->flags & TCP_CONFIRMED) && !t->picked && seq_diff(ack, next_seq(t)) > 0 &&
+        !was_sent(t, ack))
+        p->flags |= PACKET_BAD_ACK;
+    if (seq_diff(ack, t->acked) > TCP_AHEAD_MAX)
         return;
     /* The number behind a FIN is no byte. */
     uint32_t next = next_seq(t), upto = (t->flags & TCP_FIN_KNOWN) && ack == t->fin + 1 ? t->fin : ack;

@@ -39,10 +39,13 @@ static uint32_t reach(const struct tcp_end *t, uint32_t seq, uint32_t len)
 /* The bytes are kept if there is room. */
 static bool keep(struct tcp_end *t, struct stream_pool *pool, const struct stream_new *n, bool ahead)
 {
+    struct segment *pieces;
+
     if (!in_reach(t, pool, n->seq + n->len) || !has_room(t, pool, ahead) ||
-        stream_missing(&t->kept, pool, n, &t->adding) < 0)
+        stream_missing(&t->kept, pool, n, &pieces) < 0)
         return false;
-    t->adds = t->adding != NULL;
+    t->adding = segment_number(pool, pieces) & INT32_MAX;
+    t->adds = pieces != NULL;
     return true;
 }
 

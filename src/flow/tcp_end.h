@@ -3,6 +3,7 @@
  *
  * tcp.c           the state machine: SYN to FIN, what a packet is, what its verdict makes true
  * tcp_plain.h     the short way of most packets
+ * tcp_state.c     which of TCP's states that is, and what an end does not accept: for those who ask
  * tcp_bytes.c     which bytes it brings, keeps and contradicts
  * tcp_ack.c       what an end says of itself: acknowledgments, window, time stamps; TCP options
  * tcp_normal.c    making packets equal to what was inspected
@@ -17,8 +18,10 @@
 /* Rare fields first: the other 64 bytes are one cache line where flows_stride (flows.c) has put the end of the struct to
  * the end of one. */
 struct tcp_end {
-    struct segment *adding; /* pieces that the current packet will have kept, with `adds` */
+    uint32_t adding : 31; /* the first of the pieces that the current packet will have kept, with `adds`: its number */
+    uint32_t fin_acked : 1; /* its own FIN was acknowledged */
     uint32_t fin;
+    uint32_t fin_sent;  /* the number behind its own FIN */
     uint32_t iss;       /* number of the SYN that this end has sent */
     uint32_t urgent;    /* the furthest urgent byte, with URGENT */
     uint32_t given;     /* bytes of the current packet that were handed out */
@@ -69,7 +72,8 @@ enum {
     /* And it contradicts what is known; and was made equal to that: each counted once. */
     TCP_NOW_CONFLICT = TCP_ECHOED,
     TCP_NOW_NORMAL = TCP_STAMPED,
-    TCP_NOW_ONLY = TCP_NOW_SYNCED | TCP_NOW_MOVED | TCP_NOW_CONFLICT | TCP_NOW_NORMAL,
+    TCP_NOW_FIN_ACKED = TCP_EDGE, /* it acknowledges the end's FIN */
+    TCP_NOW_ONLY = TCP_NOW_SYNCED | TCP_NOW_MOVED | TCP_NOW_CONFLICT | TCP_NOW_NORMAL | TCP_NOW_FIN_ACKED,
 };
 enum {
     TCP_AHEAD_MAX = 1 << 30, /* the largest window there is (RFC 7323) */
@@ -88,11 +92,21 @@ static inline const struct rte_tcp_hdr *tcp_header(const struct nst_packet *p)
     return rte_pktmbuf_mtod_offset(mbuf_of(p), const struct rte_tcp_hdr *, p->h.l4);
 }
 
+static inline struct tcp_end *tcp_end_of(const struct nst_flow *f, enum nst_side side)
+{
+    return f->engine->half[side].inspect == &nst_tcp ? flow_inspector((struct nst_flow *)(uintptr_t)f, side) : NULL;
+}
+
 /* Bytes before it are never compared: they are acknowledged, or were not kept. */
 static inline uint32_t compared_from(const struct tcp_end *t, const struct nst_flow *f, enum nst_side side)
 {
     return flow_keeps(f, side) ? t->acked : next_seq(t);
 }
+
+/* ---- tcp.c: the rest of the inspector ---- */
+void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v);
+void tcp_close(void *self, struct nst_flow *f, enum nst_side side);
+void tcp_rewind(void *self, struct nst_flow *f, enum nst_side side);
 
 /* ---- tcp_bytes.c ---- */
 /* Looks at received payload that is not plainly the next: off counts in the packet. */
@@ -107,8 +121,8 @@ void tcp_hole_settle(struct tcp_end *t);
 bool tcp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct nst_slice *out);
 
 /* ---- tcp_ack.c ---- */
-/* This end acknowledged everything before ack. */
-void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, enum nst_side side, uint32_t ack);
+/* This end acknowledged everything before ack, with this packet; NULL: with one that was made in its name. */
+void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t ack);
 /* It offers a window. */
 void tcp_window(struct tcp_end *t, const struct rte_tcp_hdr *h, uint32_t ack);
 
@@ -141,6 +155,10 @@ static inline bool tcp_stamps(const struct rte_tcp_hdr *h, uint32_t *stamp, uint
     *echo = o.echo;
     return o.stamps;
 }
+
+/* ---- tcp_state.c ---- */
+/* The state that the end has, or that the current packet will bring it to. */
+enum nst_tcp_state tcp_state(const struct tcp_end *t);
 
 /* ---- tcp_normal.c ---- */
 /* The packet's bytes at places that are known, from seq on, become the known ones. False: it cannot be done. */

@@ -13,7 +13,7 @@
 
 /* Of an end: it has begun, and neither its stream's end nor anything else is in sight. */
 enum {
-    TCP_PLAIN_LOOK = TCP_SYNCED | TCP_CONFIRMED | TCP_OPENED | TCP_FIN_KNOWN | TCP_LOST | TCP_URGENT,
+    TCP_PLAIN_LOOK = TCP_SYNCED | TCP_CONFIRMED | TCP_OPENED | TCP_FIN_KNOWN | TCP_FIN_SENT | TCP_LOST | TCP_URGENT,
     TCP_PLAIN = TCP_SYNCED | TCP_CONFIRMED | TCP_OPENED,
 };
 
@@ -44,7 +44,8 @@ static inline bool tcp_plain_received(struct tcp_end *t, struct nst_flow *f, enu
     const struct rte_tcp_hdr *h = tcp_header(p);
     uint32_t seq = rte_be_to_cpu_32(h->sent_seq), len = p->h.payload_len, word[3];
 
-    if (unlikely(seq != next_seq(t) || (t->kept.last != NULL && t->kept.end != seq) || !tcp_plain_options(h, word)))
+    if (unlikely(seq != next_seq(t) || (p->flags & PACKET_BAD_ACK) || (t->kept.last != NULL && t->kept.end != seq) ||
+                 !tcp_plain_options(h, word)))
         return false;
     if (len != 0 && unlikely((t->flags & TCP_EDGE) && seq_diff(seq + len, t->edge) > 0))
         return false;

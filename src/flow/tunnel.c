@@ -279,7 +279,7 @@ enum parsed tunnel_parse(struct nst_engine *e, struct rte_mbuf *m, enum parsed p
     k.type = parsed == PARSED_NOT_IP && h->l3 >= ETHER_HEADER ? be16(k.d + h->l3 - 2) : 0;
     k.vlan = h->vlan_tags != 0 ? be16(k.d + h->l3 - 4) & 0xfff : 0;
     p->n_around = 0;
-    p->flags &= (uint8_t)~PACKET_TUNNEL;
+    p->flags &= (uint16_t)~PACKET_TUNNEL;
     for (unsigned n = 0;; n++) {
         struct packet_layer l;
         enum found found = find_inner(&k, h, parsed, e->tunnels, &l);

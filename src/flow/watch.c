@@ -46,6 +46,8 @@ static void derive(struct nst_engine *e, struct event_set *s, uint8_t number)
                 }
             }
             s->look[side][dir] = look | EV_POLICY;
+            if (asked & (NST_EV_STATE | NST_EV_ERROR))
+                tcp_tell(e, (enum nst_side)side);
             if (dir == NST_RECEIVED && (asked & NST_EV_DATA) &&
                 (e->policy.on_conflict != NST_FORWARD || e->policy.normalise))
                 e->keep[number] |= (uint8_t)(1 << side);

@@ -134,7 +134,7 @@ static unsigned afpacket_rx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
                 now = nst_now();
             port_stamp(p, b, now);
             if ((status & TP_STATUS_CSUM_VALID) != 0)
-                packet_of(b)->flags &= (uint8_t)~PACKET_CHECKSUM_OPEN;
+                packet_of(b)->flags &= (uint16_t)~PACKET_CHECKSUM_OPEN;
             bytes += b->pkt_len;
             m[got++] = b;
         }

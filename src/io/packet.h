@@ -27,10 +27,12 @@ struct nst_packet {
     uint8_t dir;   /* 0: from the client to the server, 1: back; once its flow is known */
     uint8_t stage; /* halves that it has passed */
     struct nst_headers h;
-    uint8_t flags;  /* PACKET_... */
-    uint32_t cut;   /* bytes at the frame's end that the capture did not keep */
-    uint32_t birth; /* PACKET_MAPPED: which flow of those that had its place it belongs to */
-    uint32_t reach; /* of one that was taken out of an edited stream: the end of what leaves with it */
+    uint16_t flags;  /* PACKET_... */
+    uint8_t refused; /* PACKET_REFUSED: enum nst_cause */
+    uint8_t error;   /* enum nst_tcp_error of the half that it is at, while somebody asks for that */
+    uint32_t cut;    /* bytes at the frame's end that the capture did not keep */
+    uint32_t birth;  /* PACKET_MAPPED: which flow of those that had its place it belongs to */
+    uint32_t reach;  /* of one that was taken out of an edited stream: the end of what leaves with it */
     /* One cache line so far, which every packet touches. What follows is for the rare, and holds nothing unless a flag
      * says so. */
     struct nst_packet *parts; /* PACKET_WHOLE: the fragments that it was made of, as they came, by next */
@@ -50,6 +52,7 @@ enum {
     PACKET_WHOLE = 16,        /* made of fragments, which go out in its place (flow/fragment.h) */
     PACKET_MAPPED = 32,       /* of a flow whose numbers are mapped: flow/edit.h */
     PACKET_TUNNEL = 128,      /* h is of the innermost packet in tunnels that were looked into */
+    PACKET_BAD_ACK = 256,     /* acknowledges what its receiver has not sent */
 };
 enum { NST_PACKET_PRIV = 128 };
 _Static_assert(offsetof(struct nst_packet, parts) == 64, "what every packet touches is one cache line");

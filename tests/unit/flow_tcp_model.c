@@ -23,6 +23,7 @@ static struct {
     struct model_result *out;
     struct model_counts *counts;
     struct flow flow;
+    bool bad_ack; /* the segment acknowledges what its receiver has not sent */
 } m;
 
 static void set_life(enum life life, enum nst_close_why why)
@@ -75,24 +76,86 @@ static void normalises(struct end *t)
     }
 }
 
-static nst_events looks(struct end *t, enum nst_dir dir)
+/* Somebody asks for states and errors there. */
+static bool told(enum nst_side side)
 {
-    if (dir == NST_RECEIVED) {
-        nst_events what = end_receives(t, m.q, m.seg, m.counts);
-        normalises(t);
-        return what;
-    }
-    return end_sends(t, m.seg, m.counts);
+    return m.set->inspect[side] && ((m.set->on_sent[side] | m.set->on_received[side]) & (NST_EV_STATE | NST_EV_ERROR));
 }
 
-static nst_events follows(struct end *t, uint32_t seq, uint64_t offset)
+/* A reset that the other end has accepted closes this one, too. */
+static enum nst_tcp_state state_of(const struct end *t)
 {
+    const struct end *other = &m.flow.end[!t->side];
+
+    return m.set->inspect[other->side] && other->reset ? NST_TCP_CLOSED : end_state(t);
+}
+
+static nst_events looks(struct end *t, enum nst_dir dir)
+{
+    nst_events what;
+
+    memset(&t->now, 0, sizeof t->now);
+    enum nst_tcp_state was = state_of(t);
+    if (dir == NST_RECEIVED) {
+        what = end_receives(t, m.q, m.seg, m.bad_ack, m.counts);
+        normalises(t);
+    } else {
+        what = end_sends(t, m.seg, &m.bad_ack, m.counts);
+    }
+    if (state_of(t) != was)
+        what |= NST_EV_STATE;
+    if (t->error != NST_TCP_ACCEPTED)
+        what |= NST_EV_ERROR;
+    return what;
+}
+
+/* Of several reasons to ask a policy the first counts. */
+static enum nst_cause cause_of(nst_events what, nst_events registered)
+{
+    bool handler_decides = registered & NST_EV_ERROR;
+
+    if (what & ~registered & NST_EV_MIDSTREAM)
+        return NST_BY_MIDSTREAM;
+    if ((what & MODEL_STALE) && !handler_decides)
+        return NST_BY_STALE;
+    if ((what & MODEL_WINDOW) && !handler_decides)
+        return NST_BY_WINDOW;
+    if ((what & MODEL_BAD_ACK) && !handler_decides)
+        return NST_BY_BAD_ACK;
+    return what & ~registered & NST_EV_CONFLICT ? NST_BY_CONFLICT : NST_CAUSES;
+}
+
+static unsigned policy_of(enum nst_cause cause)
+{
+    return cause == NST_BY_MIDSTREAM ? m.set->on_midstream
+           : cause == NST_BY_STALE   ? m.set->on_stale
+           : cause == NST_BY_WINDOW  ? m.set->on_window
+           : cause == NST_BY_BAD_ACK ? m.set->on_bad_ack
+                                     : m.set->on_conflict;
+}
+
+/* *refused: why the packet must not pass; NST_CAUSES: it may. */
+static nst_events follows(struct end *t, uint32_t seq, uint64_t offset, enum nst_cause *refused)
+{
+    nst_events registered = m.set->on_received[t->side];
+
     if (t->synced)
         return 0;
+    memset(&t->now, 0, sizeof t->now);
+    enum nst_tcp_state was = state_of(t);
     end_begins(t, seq, offset);
     set_life(ESTABLISHED, NST_OPEN_STILL);
     nst_events what = looks(t, NST_RECEIVED);
-    return what & MODEL_STALE ? MODEL_REFUSED : what; /* there is no asking of a policy within a handler */
+    if (state_of(t) != was)
+        what |= NST_EV_STATE;
+    if (!told(t->side))
+        what &= ~(NST_EV_STATE | NST_EV_ERROR);
+    enum nst_cause cause = cause_of(what, registered | NST_EV_CONFLICT);
+    if (what & MODEL_REFUSED)
+        *refused = NST_BY_STREAM_LIMIT;
+    else if (cause != NST_CAUSES && policy_of(cause) != NST_FORWARD && policy_of(cause) != NST_FORWARD_FLOW)
+        *refused = cause;
+    return what & ~(MODEL_REFUSED | MODEL_STALE | MODEL_WINDOW | MODEL_BAD_ACK);
 }
 
 static void drops(enum nst_cause cause)
@@ -110,7 +173,7 @@ static void blocks(enum nst_verdict v, enum nst_cause cause)
 }
 
 /* The verdict that a half came to, and why if it is not the handler's. True: the packet goes on. */
-static bool applies(struct end *t, enum nst_side side, unsigned v, enum nst_cause cause, bool refused)
+static bool applies(struct end *t, enum nst_side side, unsigned v, enum nst_cause cause, enum nst_cause refused)
 {
     bool own = cause == NST_CAUSES;
 
@@ -119,8 +182,8 @@ static bool applies(struct end *t, enum nst_side side, unsigned v, enum nst_caus
         v = NST_DROP;
         own = false;
     }
-    if (refused && v != NST_TAKEN && v != NST_DROP_FLOW && v != NST_RESET_FLOW) {
-        cause = NST_BY_STREAM_LIMIT;
+    if (refused != NST_CAUSES && v != NST_TAKEN && v != NST_DROP_FLOW && v != NST_RESET_FLOW) {
+        cause = refused;
         v = NST_DROP;
         own = false;
     }
@@ -145,20 +208,21 @@ static bool applies(struct end *t, enum nst_side side, unsigned v, enum nst_caus
 }
 
 /* Calls the handler: writes down what it sees, and answers its verdict. */
-static unsigned handles(struct end *t, enum nst_side side, enum nst_dir dir, nst_events what, bool *refused)
+static unsigned handles(struct end *t, enum nst_side side, enum nst_dir dir, nst_events what, enum nst_cause *refused)
 {
     struct model_call *c = &m.out->step[m.seg - m.q->seg].call[dir];
 
     c->side = (uint8_t)side;
     if (what & NST_EV_MIDSTREAM) {
         if (m.seg->begin == MODEL_PICKUP)
-            what |= follows(t, m.seg->seq, 0);
+            what |= follows(t, m.seg->seq, 0, refused);
         else if (m.seg->begin == MODEL_RESUME)
-            what |= follows(t, m.seg->begin_seq, m.seg->begin_offset);
-        *refused = what & MODEL_REFUSED;
-        what &= ~MODEL_REFUSED;
+            what |= follows(t, m.seg->begin_seq, m.seg->begin_offset, refused);
     }
     c->what = what;
+    c->state = (uint8_t)state_of(t);
+    if (told(side))
+        c->error = (uint8_t)t->error;
     c->bytes = m.out->n_bytes;
     c->placed = m.set->inspect[side] && t->synced;
     c->offset = c->placed ? (uint64_t)t->next : 0;
@@ -178,32 +242,24 @@ static bool half(enum nst_side side, enum nst_dir dir)
 {
     struct end *t = &m.flow.end[side];
     nst_events registered = (dir == NST_SENT ? m.set->on_sent : m.set->on_received)[side], what = NST_EV_PACKET;
-    bool refused = false;
+    enum nst_cause refused = NST_CAUSES;
 
     if (m.set->inspect[side])
         what |= looks(t, dir);
     if (what & MODEL_REFUSED)
-        return applies(t, side, NST_DROP, NST_BY_STREAM_LIMIT, false);
-    enum nst_cause cause = what & ~registered & NST_EV_MIDSTREAM  ? NST_BY_MIDSTREAM
-                           : what & MODEL_STALE                   ? NST_BY_STALE
-                           : what & MODEL_WINDOW                  ? NST_BY_WINDOW
-                           : what & ~registered & NST_EV_CONFLICT ? NST_BY_CONFLICT
-                                                                  : NST_CAUSES;
+        return applies(t, side, NST_DROP, NST_BY_STREAM_LIMIT, NST_CAUSES);
+    enum nst_cause cause = cause_of(what, registered);
     if (cause != NST_CAUSES) {
-        unsigned v = cause == NST_BY_MIDSTREAM ? m.set->on_midstream
-                     : cause == NST_BY_STALE   ? m.set->on_stale
-                     : cause == NST_BY_WINDOW  ? m.set->on_window
-                                               : m.set->on_conflict;
+        unsigned v = policy_of(cause);
         if (v == NST_FORWARD_FLOW) {
             m.flow.pass[side] = true;
             verdict(t, side, true);
             return true;
         }
         if (v != NST_FORWARD)
-            return applies(t, side, v, cause, false);
+            return applies(t, side, v, cause, NST_CAUSES);
         if (cause == NST_BY_MIDSTREAM)
-            what |= follows(t, m.seg->seq, 0);
-        refused = what & MODEL_REFUSED;
+            what |= follows(t, m.seg->seq, 0, &refused);
     }
     what &= registered;
     if (what == 0)
@@ -269,6 +325,7 @@ static void packet(void)
         opens();
     }
     unsigned from = s->dir == m.flow.client ? NST_CLIENT : NST_SERVER;
+    m.bad_ack = false;
     if (!m.set->replay && (unsigned)(s->dir ^ s->other_side) != (m.flow.client_port ^ from)) {
         m.counts->conflicts++;
         if (m.set->on_conflict != NST_FORWARD && m.set->on_conflict != NST_FORWARD_FLOW) {

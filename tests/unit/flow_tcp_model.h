@@ -57,7 +57,7 @@ struct model_setting {
     bool inspect[2];
     nst_events on_sent[2], on_received[2];
     bool replay;
-    uint8_t on_midstream, on_conflict, on_no_memory, on_window, on_stale;
+    uint8_t on_midstream, on_conflict, on_no_memory, on_window, on_stale, on_bad_ack;
     enum nst_urgent urgent;
     bool normalise;
     enum nst_overlap overlap[MODEL_NETWORKS];
@@ -70,7 +70,8 @@ enum { MODEL_BYTES = 1 << 15, MODEL_FLOWS = 8 };
 struct model_call {  /* of a handler */
     nst_events what; /* 0: there was none */
     uint8_t side;
-    bool placed; /* where in the stream it is, is known */
+    uint8_t state, error; /* nst_tcp_state, nst_tcp_error */
+    bool placed;          /* where in the stream it is, is known */
     uint32_t seq;
     uint64_t offset;
     uint32_t len, bytes; /* what nst_flow_bytes gave, in the result's bytes */
@@ -82,7 +83,7 @@ struct model_counts { /* of nst_engine_stats */
     uint64_t forwarded, sent_by_handler, injected;
     uint64_t dropped[NST_CAUSES];
     uint64_t stream_bytes, conflicts, gaps, retransmits, unverified, unkept_bytes, lost_bytes;
-    uint64_t keep_alives, syns_ignored, resets_ignored, beyond_window, stale, urgent, selective, acks_ignored,
+    uint64_t keep_alives, syns_ignored, resets_ignored, beyond_window, stale, bad_acks, urgent, selective, acks_ignored,
         normalised;
 };
 

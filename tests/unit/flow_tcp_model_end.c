@@ -186,6 +186,7 @@ static void nothing_changes(struct end *t)
 {
     memset(&t->now, 0, sizeof t->now);
     t->was.moved = false;
+    t->error = NST_TCP_ACCEPTED;
 }
 
 /* ---- what an end receives ---- */
@@ -261,6 +262,8 @@ static nst_events receives_reset(struct end *t, const struct model_segment *s, s
 
     t->now.reset = refuses_syn || (t->synced && (at == t->next || behind_hole));
     counts->resets_ignored += !t->now.reset;
+    if (!t->now.reset)
+        t->error = NST_TCP_BAD_RESET;
     t->now.reset = t->now.reset && !t->reset; /* once */
     return t->now.reset ? NST_EV_RESET : 0;
 }
@@ -320,7 +323,7 @@ static nst_events receives_ack(struct end *t)
     return t->now.opened ? NST_EV_OPEN : 0;
 }
 
-nst_events end_receives(struct end *t, const struct model_sequence *q, const struct model_segment *s,
+nst_events end_receives(struct end *t, const struct model_sequence *q, const struct model_segment *s, bool bad_ack,
                         struct model_counts *counts)
 {
     bool syn = s->flags & SYN, ack = s->flags & ACK, fin = s->flags & FIN;
@@ -334,8 +337,12 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
     if (s->flags & RST)
         return receives_reset(t, s, counts);
     if (syn) {
-        if (!t->confirmed && ack && t->syn_sent && s->ack - t->iss - 1 > t->syn_len)
+        if (!t->confirmed && ack && t->syn_sent && s->ack - t->iss - 1 > t->syn_len) {
+            t->error = NST_TCP_BAD_ACK;
             return 0;
+        }
+        if (t->confirmed)
+            t->error = NST_TCP_BAD_SYN;
         counts->syns_ignored += t->confirmed && !ack;
     }
     if (syn && t->confirmed) { /* nothing but an ACK in it counts */
@@ -355,11 +362,18 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
         counts->conflicts++;
         return NST_EV_CONFLICT;
     }
+    if (!syn && (!ack || bad_ack)) {
+        t->error = ack ? NST_TCP_BAD_ACK : NST_TCP_NO_ACK;
+        counts->bad_acks += !t->set->replay;
+        if (!t->set->replay)
+            return MODEL_BAD_ACK;
+    }
     int64_t from = place_at(t, seq), to = from + len;
     if ((len > 0 || fin) && is_stale(t, s, to + fin)) {
         counts->stale++;
         undo_beginning(t);
         nothing_changes(t);
+        t->error = NST_TCP_STALE;
         return MODEL_STALE;
     }
     takes_stamp(t, s);
@@ -371,8 +385,10 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
             fin = false; /* it lies behind what is cut off */
             t->now.cut = true;
             t->now.leave = len;
-        } else if (t->set->on_window != NST_FORWARD) {
-            return MODEL_WINDOW;
+        } else {
+            t->error = NST_TCP_BEYOND_WINDOW;
+            if (t->set->on_window != NST_FORWARD && (t->set->on_received[t->side] & NST_EV_ERROR) == 0)
+                return MODEL_WINDOW;
         }
     }
     t->now.from = from;
@@ -382,8 +398,10 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
         counts->keep_alives++;
         return 0;
     }
-    if (ack)
+    if (ack) {
         what |= receives_ack(t);
+        t->now.fin_acked = t->fin_sent && s->ack == t->behind_fin;
+    }
     if (urgent) {
         receives_urgent(t, seq + s->urgent - 1);
         counts->urgent++;
@@ -431,11 +449,17 @@ nst_events end_receives(struct end *t, const struct model_sequence *q, const str
 }
 
 /* ---- what an end sends ---- */
-static void acknowledges(struct end *t, uint32_t ack, struct model_counts *counts)
+static void acknowledges(struct end *t, uint32_t ack, bool *bad, struct model_counts *counts)
 {
     int64_t upto = t->acked + model_diff(ack, end_number(t, t->acked));
+    int64_t sent = seen_end(t);
 
-    if (!t->synced || upto <= t->acked || upto - t->acked > FAR)
+    if (t->fin_known && t->fin >= sent)
+        sent = t->fin + 1;
+    if (!t->synced || upto <= t->acked)
+        return;
+    *bad = !t->set->replay && t->confirmed && t->by_syns && upto > sent;
+    if (upto - t->acked > FAR)
         return;
     bool ended = t->fin_known && beyond(upto, t->fin + 1) == 0;
     if (ended) /* the number behind a FIN is no byte */
@@ -467,7 +491,7 @@ static void offers_window(struct end *t, const struct model_segment *s)
     t->has_edge = true;
 }
 
-static void sends_ack(struct end *t, const struct model_segment *s, struct model_counts *counts)
+static void sends_ack(struct end *t, const struct model_segment *s, bool *bad, struct model_counts *counts)
 {
     t->heard = true;
     if (s->stamped && t->has_stamp && model_diff(s->echo, t->stamp) <= 0 &&
@@ -476,7 +500,7 @@ static void sends_ack(struct end *t, const struct model_segment *s, struct model
         t->has_echo = true;
     }
     counts->selective += s->selective != 0 && (s->flags & SYN) == 0;
-    acknowledges(t, s->ack, counts);
+    acknowledges(t, s->ack, bad, counts);
     offers_window(t, s);
 }
 
@@ -493,9 +517,9 @@ static void settles(struct end *t, const struct model_segment *s)
     t->confirmed = true;
 }
 
-nst_events end_sends(struct end *t, const struct model_segment *s, struct model_counts *counts)
+nst_events end_sends(struct end *t, const struct model_segment *s, bool *bad_ack, struct model_counts *counts)
 {
-    bool syn = s->flags & SYN, ack = s->flags & ACK, fin = s->flags & FIN, rst = s->flags & RST;
+    bool syn = s->flags & SYN, ack = s->flags & ACK, rst = s->flags & RST, fin = (s->flags & FIN) && !rst;
     nst_events what = 0;
 
     nothing_changes(t);
@@ -513,9 +537,11 @@ nst_events end_sends(struct end *t, const struct model_segment *s, struct model_
     if (ack && !rst) {
         if (t->synced && (syn || (t->syn_sent && !t->confirmed)))
             settles(t, s);
-        sends_ack(t, s, counts);
+        sends_ack(t, s, bad_ack, counts);
     }
     t->now.fin_sent = fin;
+    if (fin && !t->fin_sent)
+        t->behind_fin = s->seq + syn + s->len + 1;
     if (fin && !t->fin_sent)
         what |= NST_EV_FIN;
     t->now.reset = rst && !t->set->inspect[!t->side] && !t->reset;
@@ -560,10 +586,37 @@ void end_verdict(struct end *t, bool passed, struct model_counts *counts)
     t->fin_known |= now->fin_known;
     t->fin_received |= now->fin_received;
     t->fin_sent |= now->fin_sent;
+    t->fin_acked |= now->fin_acked;
     t->reset |= now->reset;
     if (now->fin_received && !was_finished && fin_was_sent)
         t->waits = true;
     now->fin_received = is_new && t->fin_received && t->fin_sent;
+}
+
+/* RFC 9293, figure 5, from what was sent and received. */
+enum nst_tcp_state end_state(const struct end *t)
+{
+    const struct change *now = &t->now;
+    bool got_syn = t->syn_received || now->syn_received, gave_syn = t->syn_sent || now->syn_sent;
+    bool got_fin = t->fin_received || now->fin_received, gave_fin = t->fin_sent || now->fin_sent;
+    bool acked = t->fin_acked || now->fin_acked;
+    bool closed_first = t->waits || (t->fin_sent && !t->fin_received);
+
+    if (t->reset || now->reset)
+        return NST_TCP_CLOSED;
+    if (!got_syn)
+        return gave_syn ? NST_TCP_SYN_SENT : NST_TCP_CLOSED;
+    if (!gave_syn)
+        return NST_TCP_SYN_RECEIVED;
+    if (gave_fin && !got_fin)
+        return acked ? NST_TCP_FIN_WAIT_2 : NST_TCP_FIN_WAIT_1;
+    if (gave_fin && closed_first)
+        return acked ? NST_TCP_TIME_WAIT : NST_TCP_CLOSING;
+    if (gave_fin)
+        return acked ? NST_TCP_CLOSED : NST_TCP_LAST_ACK;
+    if (got_fin)
+        return NST_TCP_CLOSE_WAIT;
+    return t->opened || now->opened ? NST_TCP_ESTABLISHED : NST_TCP_SYN_RECEIVED;
 }
 
 enum end_life end_life(const struct end *t)

@@ -22,9 +22,11 @@ struct end {
     bool confirmed; /* the end itself has said where its stream begins */
     bool by_syns;   /* not picked up */
     bool fin_known, fin_received, fin_sent, reset;
-    bool waits;   /* it has closed first: TIME-WAIT */
-    int hole;     /* of a capture, and acknowledged: segments that are still waited for; 0: there is none */
-    int64_t told; /* the acknowledged place */
+    bool waits; /* it has closed first: TIME-WAIT */
+    bool fin_acked;
+    uint32_t behind_fin; /* the number behind the FIN that it has sent */
+    int hole;            /* of a capture, and acknowledged: segments that are still waited for; 0: there is none */
+    int64_t told;        /* the acknowledged place */
     uint32_t base;
     int64_t next, acked; /* every byte before `next` was delivered, every byte before `acked` acknowledged */
     int64_t fin;         /* where the stream ends */
@@ -42,7 +44,7 @@ struct end {
 
     /* What the current segment would change, should it pass. */
     struct change {
-        bool syn_received, syn_sent, opened, fin_known, fin_received, fin_sent, reset, keep;
+        bool syn_received, syn_sent, opened, fin_known, fin_received, fin_sent, fin_acked, reset, keep;
         int64_t fin;
         int64_t from, to; /* its payload, as far as it counts */
         const uint8_t *bytes;
@@ -58,6 +60,8 @@ struct end {
         int64_t next, acked, top;
     } was;
 
+    enum nst_tcp_error error; /* of the current segment */
+
     struct place kept[PLACES];
 };
 
@@ -65,13 +69,15 @@ struct end {
 #define MODEL_REFUSED ((nst_events)1 << 63)
 #define MODEL_STALE ((nst_events)1 << 62)
 #define MODEL_WINDOW ((nst_events)1 << 61)
+#define MODEL_BAD_ACK ((nst_events)1 << 60)
 
 void end_open(struct end *t, const struct model_setting *set, enum nst_side side, enum nst_overlap overlap);
 
-/* The end's part in a segment: what it causes. Then the verdict. */
-nst_events end_receives(struct end *t, const struct model_sequence *q, const struct model_segment *s,
+/* The end's part in a segment: what it causes. Then the verdict. *bad_ack: the other end, which has sent it, acknowledges
+ * what was not sent to it. */
+nst_events end_receives(struct end *t, const struct model_sequence *q, const struct model_segment *s, bool bad_ack,
                         struct model_counts *counts);
-nst_events end_sends(struct end *t, const struct model_segment *s, struct model_counts *counts);
+nst_events end_sends(struct end *t, const struct model_segment *s, bool *bad_ack, struct model_counts *counts);
 void end_verdict(struct end *t, bool passed, struct model_counts *counts);
 
 /* Picked up: byte `offset` has number `seq`. */
@@ -82,6 +88,9 @@ bool end_byte(struct end *t, int64_t at, uint8_t *byte);
 
 /* The byte at a place of a segment that leaves as it was inspected. */
 uint8_t end_leaves(struct end *t, int64_t at);
+
+/* The state that it has, or has once the current segment has passed. */
+enum nst_tcp_state end_state(const struct end *t);
 
 /* What a passed segment changed: for the life of the flow. */
 enum end_life { END_SAME, END_OPENED, END_FINISHED, END_RESET };

@@ -83,7 +83,8 @@ void model_draw_setting(struct model_setting *s, uint64_t seed)
 {
     static const nst_events some[] = { NST_EV_OPEN,     NST_EV_DATA,      NST_EV_GAP,   NST_EV_RETRANSMIT,
                                        NST_EV_CONFLICT, NST_EV_MIDSTREAM, NST_EV_CLOSE, NST_EV_URGENT,
-                                       NST_EV_PACKET,   NST_EV_START,     NST_EV_FIN,   NST_EV_RESET };
+                                       NST_EV_PACKET,   NST_EV_START,     NST_EV_FIN,   NST_EV_RESET,
+                                       NST_EV_STATE,    NST_EV_ERROR };
     struct drawing d = { .rnd = model_mix(seed ^ 0x5e77) };
 
     memset(s, 0, sizeof *s);
@@ -100,7 +101,7 @@ void model_draw_setting(struct model_setting *s, uint64_t seed)
                 s->on_received[side] |= some[i];
         }
         for (unsigned i = 0; i < sizeof some / sizeof *some; i++) {
-            bool sent = some[i] & (NST_EV_PACKET | NST_EV_START | NST_EV_FIN | NST_EV_RESET);
+            bool sent = some[i] & (NST_EV_PACKET | NST_EV_START | NST_EV_FIN | NST_EV_RESET | NST_EV_STATE);
             if (sent && one_in(&d, 6))
                 s->on_sent[side] |= some[i];
         }
@@ -110,6 +111,7 @@ void model_draw_setting(struct model_setting *s, uint64_t seed)
     s->on_no_memory = draw_policy(&d, NST_DROP);
     s->on_window = draw_policy(&d, NST_DROP);
     s->on_stale = draw_policy(&d, NST_DROP);
+    s->on_bad_ack = draw_policy(&d, NST_DROP);
     s->normalise = one_in(&d, 4);
     s->urgent = one_in(&d, 3) ? NST_URGENT_OUT : NST_URGENT_INLINE;
     for (unsigned i = 0; i < MODEL_NETWORKS; i++)

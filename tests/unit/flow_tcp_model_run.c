@@ -177,6 +177,8 @@ static enum nst_verdict model_handler(struct nst_flow *f, const struct nst_event
     c->what = what;
     c->side = (uint8_t)ev->side;
     c->bytes = r->n_bytes;
+    c->state = (uint8_t)nst_tcp_state(f, ev->side);
+    c->error = (uint8_t)nst_tcp_error(f, ev->side);
     c->offset = nst_tcp_offset(f, ev->side);
     c->seq = nst_tcp_seq(f, ev->side);
     if (what & NST_EV_DATA) {
@@ -214,6 +216,7 @@ static void set_up(const struct model_setting *s, unsigned flows)
                     .on_no_memory = (enum nst_verdict)s->on_no_memory,
                     .on_window = (enum nst_verdict)s->on_window,
                     .on_stale = (enum nst_verdict)s->on_stale,
+                    .on_bad_ack = (enum nst_verdict)s->on_bad_ack,
                     .urgent = s->urgent,
                     .normalise = s->normalise },
     };
@@ -330,14 +333,17 @@ static bool same_call(const struct model_result *x, const struct model_call *a, 
                       const struct model_call *b)
 {
     bool same_place = !a->placed || (a->offset == b->offset && a->seq == b->seq);
-    return a->what == b->what && a->side == b->side && same_place && a->len == b->len &&
+    bool same_state = a->state == b->state && a->error == b->error;
+    return a->what == b->what && a->side == b->side && same_state && same_place && a->len == b->len &&
            memcmp(x->bytes + a->bytes, y->bytes + b->bytes, a->len) == 0;
 }
 
 static void tell_call(char *to, size_t size, const char *who, const struct model_result *r, const struct model_call *c)
 {
-    int n = snprintf(to, size, "    %s: %s at the %s's half, offset %llu, number %u, %u bytes:", who, names_of(c->what),
-                     c->side == NST_CLIENT ? "client" : "server", (unsigned long long)c->offset, c->seq, c->len);
+    int n = snprintf(to, size, "    %s: %s at the %s's half, %s, %s, offset %llu, number %u, %u bytes:", who,
+                     names_of(c->what), c->side == NST_CLIENT ? "client" : "server",
+                     nst_tcp_state_name((enum nst_tcp_state)c->state), nst_tcp_error_name((enum nst_tcp_error)c->error),
+                     (unsigned long long)c->offset, c->seq, c->len);
     for (unsigned i = 0; i < c->len && i < 40 && n + 4 < (int)size; i++)
         n += snprintf(to + n, size - (size_t)n, " %02x", r->bytes[c->bytes + i]);
     snprintf(to + n, size - (size_t)n, "\n");
@@ -401,6 +407,7 @@ static bool same_counts(void)
     SAME(resets_ignored);
     SAME(beyond_window);
     SAME(stale);
+    SAME(bad_acks);
     SAME(urgent);
     SAME(selective);
     SAME(acks_ignored);

@@ -179,7 +179,16 @@ const char *model_event_name(unsigned bit)
 {
     static const char *const name[] = { "PACKET",    "OPEN",  "DATA",  "GAP", "RETRANSMIT", "CONFLICT",
                                         "MIDSTREAM", "CLOSE", "START", "FIN", "RESET" };
-    return bit < sizeof name / sizeof *name ? name[bit] : (nst_events)1 << bit == NST_EV_URGENT ? "URGENT" : "?";
+    switch ((nst_events)1 << bit) {
+    case NST_EV_URGENT:
+        return "URGENT";
+    case NST_EV_STATE:
+        return "STATE";
+    case NST_EV_ERROR:
+        return "ERROR";
+    default:
+        return bit < sizeof name / sizeof *name ? name[bit] : "?";
+    }
 }
 
 static void print_events(FILE *to, const char *where, nst_events what)
@@ -197,11 +206,13 @@ static void print_setting(FILE *to, const struct model_setting *set)
     static const char *const end[] = { "client", "server" };
 
     fprintf(to,
-            "an NF over %s; on_midstream %s, on_conflict %s, on_no_memory %s, on_window %s, on_stale %s, urgent %s, "
+            "an NF over %s; on_midstream %s, on_conflict %s, on_no_memory %s, on_window %s, on_stale %s, on_bad_ack "
+            "%s, urgent %s, "
             "stream_per_end %u%s\n",
             set->replay ? "a capture" : "live ports", verdict_name(set->on_midstream), verdict_name(set->on_conflict),
             verdict_name(set->on_no_memory), verdict_name(set->on_window), verdict_name(set->on_stale),
-            set->urgent == NST_URGENT_OUT ? "out" : "inline", set->per_end, set->normalise ? ", normalised" : "");
+            verdict_name(set->on_bad_ack), set->urgent == NST_URGENT_OUT ? "out" : "inline", set->per_end,
+            set->normalise ? ", normalised" : "");
     for (unsigned side = 0; side < 2; side++) {
         char where[40];
         fprintf(to, "  %s: %s\n", end[side], set->inspect[side] ? "inspected" : "not inspected");
