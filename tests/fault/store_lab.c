@@ -166,6 +166,8 @@ void lab_cluster_start(struct lab_cluster *c)
                                      "1000",
                                      "--cluster-port",
                                      bus[i],
+                                     "--cluster-require-full-coverage",
+                                     "no",
                                      "--cluster-replica-validity-factor",
                                      "0" };
         memcpy(c->node[i].more, more, sizeof more);
