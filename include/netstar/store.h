@@ -2,9 +2,13 @@
 /* netstar/store.h - the external state of an NF: one small interface, several stores behind it.
  *
  *   mem:                                                  in this process; gone with it
+ *   lmdb:PATH[?gib=N]                                     a file, kept when the process ends or dies, and shared by the
+ *                                                         processes of the machine; at most N GiB (16)
  *   redis://[[USER][:PASSWORD]@][HOST][:PORT][/DB]        Redis 6 or later, Valkey; 127.0.0.1, port 6379, database
  *                                                         0 unless given; an IPv6 address stands in brackets
- *   redis+unix://PATH[?db=N]                              the same over a Unix socket
+ *   redis+unix://PATH[?db=N], unix:PATH[?db=N]            the same over a Unix socket
+ *   redis-sentinel://[...@]HOST[:PORT],.../SERVICE[/DB]   the master that these sentinels (port 26379) name
+ *   redis-cluster://[...@]HOST[:PORT],...                 the cluster of which these are nodes
  *
  * USER, PASSWORD and PATH may hold %XX. A host name is resolved once, by nst_store_open, which may take the resolver's
  * time: open stores before there is traffic, or give an address. Requests made during the first attempt to connect, at
@@ -44,7 +48,7 @@
  *   -EIO        the server answered with an error (logged, at a bounded rate); the key is of another kind, or holds a
  *               value that NetStar did not write; incr: the sum does not fit 64 bits
  *   -EINVAL     incr: the key does not hold a counter; pool_take: the pool was larger once; any: a negative time to live
- *   -ENOSPC     mem: the limit of its memory is reached
+ *   -ENOSPC     mem: the limit of its memory is reached; lmdb: that of its file, or the disk is full
  *   -ETIMEDOUT, -ECANCELED   as everywhere; a write may or may not have landed
  *
  * After a write that may or may not have landed
@@ -73,8 +77,8 @@ struct nst_store_config {
     size_t memory;        /* mem: bytes at most; 0: 1 GiB */
 };
 
-/* Opens the store that the URL names, on this reactor. For a server it starts to connect and returns at once.
- * config may be NULL. -EINVAL for a bad URL or a host name that cannot be resolved, and then *why tells in words what
+/* Opens the store that the URL names, on this reactor. For a server it starts to connect and returns at once; a file is
+ * opened, which may take the disk's time. config may be NULL. The errno of opening a file; -EINVAL for a bad URL or a host name that cannot be resolved, and then *why tells in words what
  * was expected at which character (borrowed, a thread-local buffer; why may be NULL). -ENOMEM. */
 NST_API int nst_store_open(struct nst_store **out, const char *url, const struct nst_store_config *config,
                            const char **why);

@@ -17,6 +17,8 @@ int nst_store_open(struct nst_store **out, const char *url, const struct nst_sto
         config = &defaults;
     if (u.kind == STORE_MEM)
         rc = store_mem_open(out, config);
+    else if (u.kind == STORE_LMDB)
+        rc = store_lmdb_open(out, &u, config, why);
     else
         rc = store_redis_open(out, &u, config, why);
     if (rc == -ENOMEM)

@@ -72,6 +72,8 @@ struct nst_store {
 
 struct store_url;
 int store_mem_open(struct nst_store **out, const struct nst_store_config *config);
+int store_lmdb_open(struct nst_store **out, const struct store_url *url, const struct nst_store_config *config,
+                    const char **why);
 int store_redis_open(struct nst_store **out, const struct store_url *url, const struct nst_store_config *config,
                      const char **why);
 
