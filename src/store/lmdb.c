@@ -83,6 +83,20 @@ static int get(struct lmdb_store *s, const struct store_request *rq)
     return (int)value.mv_size;
 }
 
+static int check_owned(struct lmdb_store *s, const struct store_request *rq)
+{
+    struct lmdb_record r;
+    MDB_val value;
+    int failed = begin_read(s), rc;
+
+    if (failed != 0)
+        return trouble_of(s, failed);
+    rc = lmdb_find(s->file->dbi, s->read, rq->key.p, rq->key.len, &r, &value, &failed);
+    if (failed != 0)
+        return trouble_of(s, failed);
+    return rc == 0 && (r.kind == LMDB_OWNED || r.kind == LMDB_OWNED_EMPTY) && r.number <= rq->token ? 0 : -ESTALE;
+}
+
 /* The next keys, in their order. */
 static int scan_from(MDB_cursor *cursor, const struct store_request *rq, size_t *used)
 {
@@ -271,6 +285,8 @@ static void lmdb_start(struct nst_store *base, const struct store_request *rq, s
 
     if (rq->op == STORE_GET)
         store_answer(base, f, get(s, rq));
+    else if (rq->op == STORE_CHECK_OWNED)
+        store_answer(base, f, check_owned(s, rq));
     else if (rq->op == STORE_SCAN)
         store_answer(base, f, scan(s, rq));
     else

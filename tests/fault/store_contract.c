@@ -115,8 +115,11 @@ static void owners(void)
     assert_int_equal(nst_put_owned(store, text("contract:o"), text("of a"), a, 0, patience()), 0);
     assert_int_equal(nst_get(store, text("contract:o"), val, sizeof val, &version, patience()), 4);
     assert_true(version == a);
+    assert_int_equal(nst_check_owned(store, text("contract:o"), a, patience()), 0);
     /* a paused owner, and one that came later */
     assert_int_equal(nst_own(store, text("contract:o"), val, sizeof val, &b, 0, patience()), 4);
+    assert_int_equal(nst_check_owned(store, text("contract:o"), a, patience()), -ESTALE);
+    assert_int_equal(nst_check_owned(store, text("contract:o"), b, patience()), 0);
     assert_memory_equal(val, "of a", 4);
     assert_true(b > a);
     assert_int_equal(nst_put_owned(store, text("contract:o"), text("late"), a, 0, patience()), -ESTALE);
