@@ -22,6 +22,12 @@ enum {
     STACKS = 16384,
     STACK_KB = 64,
     STORE_MB = 1024,
+    FRAGMENTS = 4096,
+    FRAGMENT_BYTES = 112,  /* of the table; the fragments themselves are packet buffers */
+    FRAGMENT_WHOLES = 256, /* datagrams that are longer than a buffer, at once */
+    FRAGMENT_WHOLE_KB = 64,
+    NETWORKS = 16384, /* in tunnels */
+    NETWORK_BYTES = 188,
     HUGE_PAGE_MB = 2,
 };
 #define MB ((uint64_t)1 << 20)
@@ -152,8 +158,12 @@ void check_memory(struct checks *k, const struct settings *s)
     uint64_t buffers = check_buffer_bytes(s);
     uint64_t stacks = ((uint64_t)STACKS * STACK_KB << 10) * s->cores;
     uint64_t store = strncmp(s->store, "mem:", 4) == 0 ? STORE_MB * MB * s->cores : 0;
-    uint64_t all = flows + stream + buffers + stacks + store, available = 0;
-    char a[6][32], kept[64] = "";
+    uint64_t fragments = ((uint64_t)(s->fragments != 0 ? s->fragments : FRAGMENTS) * FRAGMENT_BYTES +
+                          ((uint64_t)FRAGMENT_WHOLES * FRAGMENT_WHOLE_KB << 10)) *
+                         s->cores;
+    uint64_t networks = s->tunnels != 0 ? (uint64_t)NETWORKS * NETWORK_BYTES * s->cores : 0;
+    uint64_t all = flows + stream + buffers + stacks + store + fragments + networks, available = 0;
+    char a[8][32], kept[96] = "";
     bool enough;
 
     if (!read_number("/proc/meminfo", "MemAvailable:", 10, &available)) {
@@ -171,9 +181,13 @@ void check_memory(struct checks *k, const struct settings *s)
               value_show_size(all, a[0], sizeof a[0]), value_show_size(available, a[1], sizeof a[1]));
     if (store != 0)
         snprintf(kept, sizeof kept, ", store %s", value_show_size(store, a[2], sizeof a[2]));
-    check_hint(k, "packet buffers %s at once; flows %s, stream data %s, stacks %s%s as they are used",
+    if (networks != 0)
+        snprintf(kept + strlen(kept), sizeof kept - strlen(kept), ", networks in tunnels %s",
+                 value_show_size(networks, a[7], sizeof a[7]));
+    check_hint(k, "packet buffers %s at once; flows %s, stream data %s, stacks %s, fragments %s%s as they are used",
                value_show_size(buffers, a[3], sizeof a[3]), value_show_size(flows, a[4], sizeof a[4]),
-               value_show_size(stream, a[5], sizeof a[5]), value_show_size(stacks, a[0], sizeof a[0]), kept);
+               value_show_size(stream, a[5], sizeof a[5]), value_show_size(stacks, a[0], sizeof a[0]),
+               value_show_size(fragments, a[6], sizeof a[6]), kept);
     if (!enough)
         check_hint(k, "lower --flows, --stream-memory or --packets to have room for the worst");
 }

@@ -189,20 +189,15 @@ static int open_nf(struct core *c)
 
 static int open_engine(struct core *c)
 {
-    const struct nst_engine_config config = {
+    struct nst_engine_config config = {
         .nf = &c->nf,
-        .overlap = c->in->s->overlap,
-        .overlap_nets = c->in->s->overlap_nets,
-        .n_overlap_nets = c->in->s->n_overlap_nets,
         .nf_arg = c->nf_arg,
-        .flows = c->in->s->flows,
-        .stream_memory = c->in->s->stream_memory,
-        .trust_checksums = c->in->s->trust_checksums,
         .quiet = c->in->s->module->quiet,
         .quiet_arg = c->nf_arg,
         .cores = c->in->cores,
         .core = c->number,
     };
+    settings_engine(c->in->s, &config);
     int rc = nst_engine_open(&c->engine, &config, c->in->ports, c->in->n_ports);
 
     if (rc < 0)

@@ -64,12 +64,9 @@ static int measure(struct run *k, enum replay_stage stage, const struct nst_nf *
 {
     const struct settings *s = k->s;
     struct nst_nf n = staged(nf, stage);
-    const struct nst_engine_config config = {
+    struct nst_engine_config config = {
         .nf = &n,
         .nf_arg = arg,
-        .flows = s->flows,
-        .stream_memory = s->stream_memory,
-        .trust_checksums = s->trust_checksums,
         .quiet = stage >= STAGE_WHOLE ? s->module->quiet : NULL,
         .quiet_arg = arg,
     };
@@ -81,6 +78,7 @@ static int measure(struct run *k, enum replay_stage stage, const struct nst_nf *
     if (s->hold != 0)
         n.policy.hold = s->hold;
     preload_rewind(k->port, k->r->replayed);
+    settings_engine(s, &config);
     int rc = nst_engine_open(&engine, &config, &k->port, 1);
     if (rc < 0) {
         failed(k, rc, "the flow engine cannot start", NULL);

@@ -51,6 +51,20 @@ static void causes(FILE *out, const char *what, const uint64_t counts[NST_CAUSES
         }
 }
 
+static void faults(FILE *out, const uint64_t counts[NST_FAULTS])
+{
+    uint64_t all = 0;
+    char name[64];
+
+    for (unsigned i = 0; i < NST_FAULTS; i++)
+        all += counts[i];
+    row_if(out, "wrong packets", all, "whatever became of them");
+    for (unsigned i = 0; i < NST_FAULTS; i++) {
+        snprintf(name, sizeof name, "  %s", nst_fault_name((enum nst_fault)i));
+        row_if(out, name, counts[i], "");
+    }
+}
+
 static void engine(const struct report *r, FILE *out)
 {
     const struct nst_engine_stats *e = &r->engine;
@@ -68,6 +82,10 @@ static void engine(const struct report *r, FILE *out)
     row_if(out, "  other protocols", e->other_proto, "passed unseen");
     row(out, "dropped", dropped, "%s", "");
     causes(out, "", e->dropped);
+    faults(out, e->faults);
+    row_if(out, "in tunnels", e->tunnelled, "packets that were looked into");
+    row_if(out, "  networks", e->networks, "that are inside");
+    row_if(out, "  refused", e->networks_refused, "packets of networks for which there was no room");
     row_if(out, "ICMP errors", e->icmp, "told to their flows");
     row_if(out, "fragments", e->fragments, "");
     row_if(out, "  datagrams put together", e->datagrams, "");

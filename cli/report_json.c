@@ -145,6 +145,18 @@ static json_t *module(const char *text)
     return object;
 }
 
+static json_t *faults(const uint64_t counts[NST_FAULTS])
+{
+    json_t *object = json_object();
+    char key[64];
+
+    for (unsigned i = 0; i < NST_FAULTS; i++) {
+        key_of(nst_fault_name((enum nst_fault)i), key, sizeof key);
+        put(object, key, counts[i]);
+    }
+    return object;
+}
+
 /* The names are those of struct nst_engine_stats. */
 static json_t *engine(const struct nst_engine_stats *e)
 {
@@ -163,6 +175,10 @@ static json_t *engine(const struct nst_engine_stats *e)
     json_object_set_new(object, "policy", causes(e->policy));
     put(object, "not_ip", e->not_ip);
     put(object, "other_proto", e->other_proto);
+    json_object_set_new(object, "faults", faults(e->faults));
+    put(object, "tunnelled", e->tunnelled);
+    put(object, "networks", e->networks);
+    put(object, "networks_refused", e->networks_refused);
     put(object, "icmp", e->icmp);
     put(object, "fragments", e->fragments);
     put(object, "datagrams", e->datagrams);

@@ -25,6 +25,11 @@ enum {
     FLOWS,
     PACKETS,
     STREAM_MEMORY,
+    FRAGMENTS,
+    FRAGMENT_MEMORY,
+    FRAGMENT_TIME,
+    IN_USE,
+    TUNNELS,
     EAL,
     NO_HUGE,
     BUSY_POLL,
@@ -89,6 +94,18 @@ static const struct {
     { { PACKETS, "packets", 0, "N", "packet buffers (16384 for each core)" }, FOR_RUN | FOR_CHECK | FOR_REPLAY },
     { { STREAM_MEMORY, "stream-memory", 0, "SIZE", "bytes of stream data kept for all flows of a core (256M)" },
       FOR_RUN | FOR_CHECK | FOR_REPLAY },
+    { { IN_USE, "in-use", 0, "TIME",
+        "a TCP connection that was seen within this time is never given up for another (5m)" },
+      FOR_RUN | FOR_REPLAY },
+    { { TUNNELS, "tunnels", 0, "LIST",
+        "look into these tunnels: mpls, gre, ipip, vxlan, gtpu, separated by commas, or all; flows are then those "
+        "inside" },
+      FOR_RUN | FOR_CHECK | FOR_REPLAY },
+    { { FRAGMENTS, "fragments", 0, "N",
+        "IP fragments that are kept until their datagrams are whole, on each core (4096)" },
+      FOR_RUN | FOR_CHECK | FOR_REPLAY },
+    { { FRAGMENT_MEMORY, "fragment-memory", 0, "SIZE", "and their bytes (16M)" }, FOR_RUN | FOR_CHECK | FOR_REPLAY },
+    { { FRAGMENT_TIME, "fragment-time", 0, "TIME", "and how long they wait (30s)" }, FOR_RUN | FOR_REPLAY },
     { { EAL, "eal", 0, "ARGS", "further arguments for DPDK, in one word" }, FOR_RUN | FOR_REPLAY },
     { { NO_HUGE, "no-huge", 0, NULL, "use ordinary memory even where huge pages are to be had" },
       FOR_RUN | FOR_CHECK | FOR_REPLAY },
@@ -260,6 +277,19 @@ static int set(void *arg, const struct option_spec *spec, const char *value, str
         if (rc == 0)
             s->stream_memory = size;
         return rc;
+    case FRAGMENTS:
+        return number32(c, spec, value, 16, 1u << 20, &s->fragments);
+    case FRAGMENT_MEMORY:
+        rc = value_size(c, "--fragment-memory", value, 64 << 10, (uint64_t)1 << 40, &size);
+        if (rc == 0)
+            s->fragment_memory = size;
+        return rc;
+    case FRAGMENT_TIME:
+        return value_time(c, "--fragment-time", value, NST_MS(1), NST_SEC(3600), &s->fragment_time);
+    case IN_USE:
+        return value_time(c, "--in-use", value, NST_MS(1), NST_SEC(86400), &s->in_use);
+    case TUNNELS:
+        return value_tunnels(c, "--tunnels", value, &s->tunnels);
     case EAL:
         s->eal = value;
         return 0;
@@ -465,6 +495,21 @@ void settings_env(struct settings_env *e, const struct settings *s)
         .env = { .option = env_option, .replay = s->n_inputs != 0, .fail_open = s->fail_open, .n_cores = s->cores },
         .s = s,
     };
+}
+
+void settings_engine(const struct settings *s, struct nst_engine_config *config)
+{
+    config->overlap = s->overlap;
+    config->overlap_nets = s->overlap_nets;
+    config->n_overlap_nets = s->n_overlap_nets;
+    config->flows = s->flows;
+    config->stream_memory = s->stream_memory;
+    config->fragments = s->fragments;
+    config->fragment_memory = s->fragment_memory;
+    config->fragment_time = s->fragment_time;
+    config->in_use = s->in_use;
+    config->tunnels = s->tunnels;
+    config->trust_checksums = s->trust_checksums;
 }
 
 void settings_help(FILE *out, const struct nst_module *module, enum settings_for who)

@@ -4,6 +4,7 @@
 #include "complaint.h"
 #include "config.h"
 #include "options.h"
+#include <netstar/engine.h>
 #include <netstar/module.h>
 #include <netstar/tcp.h>
 
@@ -51,8 +52,12 @@ struct settings {
     struct nst_overlap_net overlap_nets[OVERLAP_NETS_MAX];
     unsigned n_overlap_nets;
     bool normalise;
-    uint32_t flows, packets; /* 0: the library's default; likewise stream_memory */
+    uint32_t flows, packets; /* 0: the library's default; likewise what follows */
     size_t stream_memory;
+    uint32_t fragments;
+    size_t fragment_memory;
+    nst_time fragment_time, in_use;
+    unsigned tunnels; /* bits of enum nst_tunnel */
     const char *eal;
     bool no_huge, busy_poll, quiet, verbose;
     unsigned cores;
@@ -85,6 +90,9 @@ size_t settings_module_options(const struct nst_module *m); /* how many it has; 
 
 /* Looks at the world: the inputs can be read, the output can be written and is none of the inputs, the cpu exists. */
 int settings_probe(const struct settings *s, struct complaint *c);
+
+/* What they say of an engine; the rest of the configuration stays as it is. */
+void settings_engine(const struct settings *s, struct nst_engine_config *config);
 
 /* The module's option by name, or NULL when it was not given. */
 const char *settings_module_option(const struct settings *s, const char *name);

@@ -151,6 +151,29 @@ int value_word(struct complaint *c, const char *option, const char *text, const 
     return unexpected(c, option, text, expected);
 }
 
+int value_tunnels(struct complaint *c, const char *option, const char *text, unsigned *out)
+{
+    static const char *const words[] = { "mpls", "gre", "ipip", "vxlan", "gtpu", "all" };
+    static const unsigned bits[] = { NST_TUNNEL_MPLS,  NST_TUNNEL_GRE,  NST_TUNNEL_IPIP,
+                                     NST_TUNNEL_VXLAN, NST_TUNNEL_GTPU, NST_TUNNELS_ALL };
+    unsigned found = 0, word = 0;
+    char one[32];
+
+    for (const char *at = text;; at++) {
+        size_t len = strcspn(at, ",");
+        snprintf(one, sizeof one, "%.*s", (int)(len < sizeof one ? len : sizeof one - 1), at);
+        int rc = value_word(c, option, one, words, sizeof words / sizeof *words, &word);
+        if (rc < 0)
+            return rc;
+        found |= bits[word];
+        at += len;
+        if (*at == '\0')
+            break;
+    }
+    *out = found;
+    return 0;
+}
+
 int value_ports(struct complaint *c, const char *option, char *text, const char *names[], unsigned max, unsigned *n)
 {
     unsigned found = 0;

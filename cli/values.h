@@ -33,6 +33,9 @@ int value_ports(struct complaint *c, const char *option, char *text, const char 
 int value_overlaps(struct complaint *c, const char *option, const char *text, enum nst_overlap *all,
                    struct nst_overlap_net nets[], unsigned max, unsigned *n);
 
+/* Kinds of tunnels by name, separated by commas, or "all": bits of enum nst_tunnel. */
+int value_tunnels(struct complaint *c, const char *option, const char *text, unsigned *out);
+
 /* Writes a time or a number of bytes as one would type it, for messages. Returns buf. */
 const char *value_show_time(nst_time t, char *buf, size_t size);
 const char *value_show_size(uint64_t bytes, char *buf, size_t size);
