@@ -20,7 +20,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (fw_rules_parse(&rules, "fuzz", (const char *)data, size, errors) == 0) {
         for (unsigned i = 0; i < 64; i++) {
-            struct fw_opening o = { .family = i & 1 ? 6 : 4, .proto = (uint8_t)(i % 20), .out = i & 2, .type = (uint8_t)i };
+            struct fw_opening o = {
+                .family = i & 1 ? 6 : 4, .proto = (uint8_t)(i % 20), .out = i & 2, .type = (uint8_t)i
+            };
             for (unsigned j = 0; j < 16; j++)
                 o.addr[0][j] = o.addr[1][15 - j] = size > 0 ? data[(i * 16 + j) % size] : 0;
             if (fw_rules_judge(rules, &o) > rules->n)

@@ -2,41 +2,28 @@
 /* libFuzzer: packets through an engine whose halves follow TCP at both ends, with handlers that wait, pend, take, drop
  * and reset. In the end every packet has met one end, nothing is kept, and no buffer is lost.
  *
- * The first two bytes choose how the engine is opened and what the handlers do. Then come packets: a byte whose lowest
+ * The first three bytes choose how the engine is opened and what the handlers do. Then come packets: a byte whose lowest
  * bit says from which side, and whose next one says what follows: either one length byte and so many bytes of any
  * frame, or six bytes that make up a TCP segment between always the same endpoints (flags; offsets of sequence number
- * and acknowledgement; length of the payload; its first byte; a port).
+ * and acknowledgement; length of the payload; its first byte; a port). With bit 2 it is cut into fragments, with bit 3 put
+ * into a tunnel, with bit 4 cut again, with bit 5 put into another; each takes a byte or two.
  */
-#include "io/port.h"
+#include "wire.h"
 #include <netinet/in.h>
-#include <netstar/engine.h>
 #include <netstar/future.h>
 #include <netstar/task.h>
 #include <netstar/tcp.h>
 #include <rte_ip.h>
-#include <rte_mempool.h>
 #include <rte_tcp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { PENDING_MAX = 256, FRAME_MAX = 512, PACKETS = 200 };
+enum { PENDING_MAX = 256, FRAME_MAX = 1024 };
 
-static struct input {
-    const uint8_t *p;
-    size_t left;
-} in;
-static struct rte_mbuf *queue[PACKETS];
-static unsigned queue_side[PACKETS], queue_n, queue_at;
-static uint8_t how, behaviour;
-static uint64_t event_count, sent;
-static bool replay;
-static struct port {
-    struct nst_port port;
-    unsigned side;
-} ports[2];
+static uint8_t how, behaviour, also;
+static uint64_t event_count;
 static struct {
     struct nst_poller poller;
     struct {
@@ -45,127 +32,181 @@ static struct {
     } at[PENDING_MAX];
     unsigned n;
 } pending;
-static struct nst_reactor *reactor;
 
-static void must(bool holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, "does not hold: %s\n", what);
-        abort();
-    }
-}
-#define MUST(what) must(what, #what)
-
-static uint8_t take_byte(void)
-{
-    if (in.left == 0)
-        return 0;
-    in.left--;
-    return *in.p++;
-}
-
-/* ---- the port ---- */
-static unsigned port_receive(struct nst_port *p, struct rte_mbuf **m, unsigned n)
-{
-    unsigned got = 0;
-
-    while (got < n && queue_at < queue_n && queue_side[queue_at] == ((struct port *)p)->side) {
-        m[got] = queue[queue_at++];
-        port_stamp(p, m[got], replay ? (nst_time)queue_at * NST_MS(how) : nst_now());
-        got++;
-    }
-    return got;
-}
-
-static void port_send(struct nst_port *p, struct rte_mbuf **m, unsigned n)
-{
-    sent += n;
-    for (unsigned i = 0; i < n; i++) {
-        rte_mbuf_sanity_check(m[i], 1);
-        rte_pktmbuf_free(m[i]);
-    }
-}
-
-static bool port_ended(const struct nst_port *p)
-{
-    return queue_at == queue_n;
-}
-
-static void port_count(const struct nst_port *p, struct nst_port_stats *out)
-{
-    memset(out, 0, sizeof *out);
-}
-
-static const struct port_ops ops = {
-    .driver = "fuzz", .rx = port_receive, .tx = port_send, .ended = port_ended, .stats = port_count
+/* ---- frames ---- */
+struct frame {
+    uint8_t d[FRAME_MAX];
+    unsigned len;
 };
 
-/* ---- frames: in memory of exactly their size, so that a byte read behind them is seen ---- */
-static void free_frame(void *frame, void *shared)
+static void put16(uint8_t *p, unsigned v)
 {
-    free(frame);
-    free(shared);
+    p[0] = (uint8_t)(v >> 8);
+    p[1] = (uint8_t)v;
 }
 
-static void add_frame(unsigned side, const uint8_t *frame, unsigned len)
+static void ipv4(uint8_t *at, unsigned side, uint8_t proto, unsigned len, unsigned net)
 {
-    struct rte_mbuf *m = rte_pktmbuf_alloc(port_pool);
-    struct rte_mbuf_ext_shared_info *shared = malloc(sizeof *shared);
-    uint8_t *exact = malloc(len != 0 ? len : 1);
+    struct rte_ipv4_hdr ip = { .version_ihl = RTE_IPV4_VHL_DEF,
+                               .total_length = rte_cpu_to_be_16((uint16_t)(sizeof ip + len)),
+                               .time_to_live = 64,
+                               .next_proto_id = proto,
+                               .src_addr = rte_cpu_to_be_32(net + (side == 0 ? 1 : 2)),
+                               .dst_addr = rte_cpu_to_be_32(net + (side == 0 ? 2 : 1)) };
 
-    MUST(m != NULL && shared != NULL && exact != NULL);
-    if (len != 0)
-        memcpy(exact, frame, len);
-    shared->free_cb = free_frame;
-    shared->fcb_opaque = shared;
-    rte_mbuf_ext_refcnt_set(shared, 1);
-    rte_pktmbuf_attach_extbuf(m, exact, RTE_BAD_IOVA, (uint16_t)len, shared);
-    m->data_len = (uint16_t)len;
-    m->pkt_len = len;
-    queue[queue_n] = m;
-    queue_side[queue_n++] = side;
+    ip.hdr_checksum = rte_ipv4_cksum(&ip);
+    memcpy(at, &ip, sizeof ip);
 }
 
-static void add_segment(unsigned side)
+static void make_segment(unsigned side, struct frame *f)
 {
-    uint8_t frame[14 + 20 + 20 + 255] = { [5] = 1, [12] = 8 };
-    struct rte_ipv4_hdr *ip = (void *)(frame + 14);
-    struct rte_tcp_hdr *tcp = (void *)(frame + 34);
-    uint8_t flags = take_byte(), seq = take_byte(), ack = take_byte(), len = take_byte(), first = take_byte();
-    uint16_t client_port = (uint16_t)(1000 + take_byte() % 3);
+    uint8_t flags = wire_byte(), seq = wire_byte(), ack = wire_byte(), len = wire_byte(), first = wire_byte();
+    uint16_t client_port = (uint16_t)(1000 + wire_byte() % 3);
+    struct rte_tcp_hdr tcp = { .src_port = rte_cpu_to_be_16(side == 0 ? client_port : 80),
+                               .dst_port = rte_cpu_to_be_16(side == 0 ? 80 : client_port),
+                               .sent_seq = rte_cpu_to_be_32(0xffffffc0u + seq),
+                               .recv_ack = rte_cpu_to_be_32(0xffffffc0u + ack),
+                               .data_off = 5 << 4,
+                               .tcp_flags = flags };
 
-    *ip = (struct rte_ipv4_hdr){ .version_ihl = RTE_IPV4_VHL_DEF,
-                                 .total_length = rte_cpu_to_be_16((uint16_t)(40 + len)),
-                                 .time_to_live = 64,
-                                 .next_proto_id = IPPROTO_TCP,
-                                 .src_addr = rte_cpu_to_be_32(side == 0 ? 1 : 2),
-                                 .dst_addr = rte_cpu_to_be_32(side == 0 ? 2 : 1) };
-    *tcp = (struct rte_tcp_hdr){ .src_port = rte_cpu_to_be_16(side == 0 ? client_port : 80),
-                                 .dst_port = rte_cpu_to_be_16(side == 0 ? 80 : client_port),
-                                 .sent_seq = rte_cpu_to_be_32(0xffffffc0u + seq),
-                                 .recv_ack = rte_cpu_to_be_32(0xffffffc0u + ack),
-                                 .data_off = 5 << 4,
-                                 .tcp_flags = flags };
+    f->len = 54u + len;
+    memset(f->d, 0, 54);
+    f->d[5] = 1;
+    f->d[12] = 8;
+    ipv4(f->d + 14, side, IPPROTO_TCP, 20u + len, 0);
     for (unsigned i = 0; i < len; i++) /* one byte of the stream has one value, unless `first` says otherwise */
-        frame[54 + i] = (uint8_t)(seq + i + (first & 0xf0 ? 0 : first));
-    add_frame(side, frame, 54u + len);
+        f->d[54 + i] = (uint8_t)(seq + i + (first & 0xf0 ? 0 : first));
+    memcpy(f->d + 34, &tcp, sizeof tcp);
+    if (also & 4) {
+        uint16_t sum = rte_ipv4_udptcp_cksum((const void *)(f->d + 14), f->d + 34);
+        memcpy(f->d + 50, &sum, sizeof sum);
+    }
+}
+
+/* What is outside: the lowest bits say what, the others how. */
+static void wrap(unsigned side, struct frame *f)
+{
+    enum { MPLS, IPIP, GRE, GRE_ETHER, VXLAN, GTPU, VXLAN_6, GRE_6 };
+    static uint8_t out[FRAME_MAX];
+    uint8_t what = wire_byte(), kind = what & 7, id = what >> 4 & 3, proto = IPPROTO_UDP;
+    bool six = kind >= VXLAN_6, ether = kind == GRE_ETHER || kind == VXLAN || kind == VXLAN_6;
+    unsigned l3 = 14, l4 = l3 + (six ? 40 : 20), head, skip = ether ? 0 : 14;
+
+    if (f->len < 34 || f->len > FRAME_MAX - 100)
+        return;
+    memset(out, 0, 100);
+    out[5] = out[11] = 1;
+    out[side == 0 ? 5 : 11] = 2;
+    put16(out + 12, six ? 0x86dd : kind == MPLS ? 0x8847 : 0x0800);
+    uint8_t *at = out + l4;
+    switch (kind) {
+    case MPLS:
+        head = l3 + 8;
+        out[l3 + 3] = 64;
+        out[l3 + 6] = what >> 3 & 1; /* or there is no end of labels */
+        break;
+    case IPIP:
+        proto = f->d[14] >> 4 == 6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+        head = l4;
+        break;
+    case GRE:
+    case GRE_6:
+    case GRE_ETHER:
+        proto = IPPROTO_GRE;
+        at[0] = what & 8 ? 0x30 : 0;
+        memcpy(at + 2, ether ? (const uint8_t *)"\x65\x58" : f->d + 12, 2);
+        head = l4 + (what & 8 ? 12 : 4);
+        at[7] = what & 8 ? id : 0;
+        break;
+    default:
+        put16(at, 40000);
+        put16(at + 2, kind == GTPU ? 2152 : 4789);
+        put16(at + 4, 16 + f->len - skip);
+        at[8] = kind == GTPU ? 0x30 : 8;
+        at[9] = kind == GTPU ? 255 : 0;
+        put16(at + 10, kind == GTPU ? f->len - skip : 0);
+        at[14] = id;
+        head = l4 + 16;
+    }
+    unsigned len = head - l4 + f->len - skip;
+    if (six) {
+        out[l3] = 0x60;
+        put16(out + l3 + 4, len);
+        out[l3 + 6] = proto;
+        out[l3 + 23] = (uint8_t)(side + 1);
+        out[l3 + 39] = (uint8_t)(2 - side);
+    } else if (kind != MPLS) {
+        ipv4(out + l3, side, proto, len, 0x0b000000u + (what & 64));
+    }
+    memcpy(out + head, f->d + skip, f->len - skip);
+    f->len = head + f->len - skip;
+    memcpy(f->d, out, f->len);
+    if (what & 128)
+        f->d[14 + wire_byte() % (head - 14)] ^= wire_byte();
+}
+
+/* Cuts plain IPv4 in two; false: it is something else, or too short. */
+static bool cut(struct frame *f, struct frame *tail)
+{
+    unsigned at = 8u + wire_byte() % 32 * 8, head = 34, id = wire_byte();
+    uint8_t *ip = f->d + 14, *last = tail->d + 14;
+
+    if (f->len <= head + at || f->d[12] != 8 || f->d[13] != 0 || ip[0] != 0x45)
+        return false;
+    tail->len = f->len - at;
+    memcpy(tail->d, f->d, head);
+    memcpy(tail->d + head, f->d + head + at, f->len - head - at);
+    f->len = head + at;
+    ip[5] = last[5] = (uint8_t)id;
+    ip[6] |= 0x20;
+    put16(last + 6, (last[6] & 0x3fu) << 8 | ((unsigned)last[7] + at / 8));
+    put16(ip + 2, f->len - 14);
+    put16(last + 2, tail->len - 14);
+    for (unsigned i = 0; i < 2; i++) {
+        struct rte_ipv4_hdr *h = (void *)(i == 0 ? ip : last);
+        h->hdr_checksum = 0;
+        h->hdr_checksum = rte_ipv4_cksum(h);
+    }
+    return true;
+}
+
+static bool send_frame(unsigned side, uint8_t head, struct frame *f, unsigned step)
+{
+    struct frame tail;
+
+    for (; step < 4; step++) {
+        if ((head & 4u << step) == 0)
+            continue;
+        if (step % 2 == 1) {
+            wrap(side, f);
+        } else if (cut(f, &tail)) {
+            struct frame *order[] = { f, &tail };
+            unsigned turned = tail.d[19] & 1;
+            return send_frame(side, head, order[turned], step + 1) && send_frame(side, head, order[!turned], step + 1);
+        }
+    }
+    return wire_send(side, f->d, f->len);
 }
 
 static void make_packets(void)
 {
-    queue_n = queue_at = 0;
-    while (in.left > 0 && queue_n < PACKETS) {
-        uint8_t head = take_byte();
+    struct frame f;
+
+    while (wire.left > 0) {
+        uint8_t head = wire_byte();
         if (head & 2) {
-            add_segment(head & 1);
-            continue;
+            make_segment(head & 1, &f);
+        } else {
+            f.len = wire_byte();
+            if (f.len > wire.left)
+                f.len = (unsigned)wire.left;
+            if (f.len != 0)
+                memcpy(f.d, wire.in, f.len);
+            wire.in += f.len;
+            wire.left -= f.len;
         }
-        unsigned len = take_byte();
-        if (len > in.left)
-            len = (unsigned)in.left;
-        add_frame(head & 1, in.p, len);
-        in.p += len;
-        in.left -= len;
+        if (!send_frame(head & 1, head, &f, 0))
+            return;
     }
 }
 
@@ -259,7 +300,7 @@ static int resume(struct nst_poller *self)
     return (int)n;
 }
 
-static void run(void *arg)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const nst_events all = NST_EV_PACKET | NST_EV_OPEN | NST_EV_DATA | NST_EV_GAP | NST_EV_RETRANSMIT |
                            NST_EV_CONFLICT | NST_EV_MIDSTREAM | NST_EV_CLOSE;
@@ -267,16 +308,16 @@ static void run(void *arg)
     struct nst_engine_config config = {
         .nf = &nf, .flows = 8, .stream_memory = 4096, .stream_per_end = 2048, .idle_closing = NST_MS(50)
     };
-    struct nst_port *const both[] = { &ports[0].port, &ports[1].port };
     struct nst_engine_stats s;
-    struct nst_engine *e;
 
-    how = take_byte();
-    behaviour = take_byte();
-    replay = how & 1;
+    wire_begin(data, size);
+    how = wire_byte();
+    behaviour = wire_byte();
+    also = wire_byte();
+    wire.replay = how & 1;
+    wire.step = NST_MS(how);
+    wire.trusted = (how & 128) == 0;
     for (unsigned side = 0; side < 2; side++) {
-        ports[side] = (struct port){ .port = { .ops = &ops, .replay = replay, .checksums_trusted = (how & 128) == 0 },
-                                     .side = side };
         nf.half[side] = (struct nst_half){ .inspect = &nst_tcp,
                                            .on_received = how & 2 ? all : NST_EV_DATA | NST_EV_CLOSE,
                                            .on_sent = how & 4 ? NST_EV_PACKET : 0 };
@@ -291,53 +332,23 @@ static void run(void *arg)
         nf.policy.on_midstream = nf.policy.otherwise = nf.policy.on_conflict = NST_FORWARD_FLOW;
     if (how & 64)
         nf.policy.on_hold_full = nf.policy.on_store = NST_RESET_FLOW;
+    if (also & 1)
+        config.tunnels = NST_TUNNELS_ALL;
+    if (also & 2)
+        config.networks = 2;
+    if (also & 8)
+        nf.policy.normalise = true;
+    if (also & 16)
+        nf.policy.on_fragment = nf.policy.on_malformed = nf.policy.on_checksum = NST_FORWARD;
+    if (also & 32)
+        config.fragments = 4;
+    config.trust_checksums = also & 64;
     make_packets();
-    event_count = sent = 0;
+    event_count = 0;
     pending.n = 0;
     pending.poller = (struct nst_poller){ .poll = resume };
-    MUST(nst_engine_open(&e, &config, both, 2) == 0);
-    nst_poller_add(reactor, &pending.poller);
-    MUST(nst_engine_finish(e) == 0);
-    MUST(nst_engine_drain(e, nst_now() + NST_SEC(5)) == 0);
-    nst_engine_stats(e, &s);
-    uint64_t ends = s.forwarded + s.sent_by_handler;
-    for (unsigned i = 0; i < NST_CAUSES; i++)
-        ends += s.dropped[i];
-    MUST(s.packets == queue_n);
-    MUST(ends == s.packets);
-    MUST(sent == s.forwarded + s.sent_by_handler + s.injected);
-    MUST(s.flows == 0 && s.held == 0 && s.stream_kept == 0);
-    MUST(s.flows_opened == s.flows_closed);
-    nst_poller_remove(reactor, &pending.poller);
-    nst_engine_close(e);
-    nst_reactor_stop(reactor);
-}
-
-static void begin(void)
-{
-    struct nst_io_config config = { .packets = 1024, .no_huge = true };
-    struct nst_reactor_config rc = { .cpu = -1, .stall_after = NST_NEVER, .stacks = 1024 };
-    const char *why = "";
-
-    nst_log_level(NST_LOG_ERROR);
-    if (nst_io_open(&config, &why) < 0 || nst_reactor_open(&reactor, &rc) < 0) {
-        fprintf(stderr, "%s\n", why);
-        exit(1);
-    }
-}
-
-static void no_log(void *arg, enum nst_log_level level, const char *text)
-{
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-    if (reactor == NULL) {
-        begin();
-        nst_log_to(no_log, NULL);
-    }
-    in = (struct input){ data, size };
-    MUST(nst_reactor_run(reactor, run, NULL) == 0);
-    MUST(rte_mempool_avail_count(port_pool) == port_pool->size);
+    wire.poller = &pending.poller;
+    wire_run(&config, &s);
+    MUST(s.fragments_kept == 0);
     return 0;
 }

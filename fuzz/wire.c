@@ -151,10 +151,14 @@ static void run(void *arg)
     struct nst_engine *e;
 
     for (unsigned side = 0; side < 2; side++) {
-        ports[side] = (struct wire_port){ .port = { .ops = &ops, .replay = wire.replay }, .side = side };
+        ports[side] =
+            (struct wire_port){ .port = { .ops = &ops, .replay = wire.replay, .checksums_trusted = wire.trusted },
+                                .side = side };
         wire.ports[side] = &ports[side].port;
     }
     MUST(nst_engine_open(&e, r->config, wire.ports, 2) == 0);
+    if (wire.poller != NULL)
+        nst_poller_add(wire.reactor, wire.poller);
     MUST(nst_engine_finish(e) == 0);
     MUST(nst_engine_drain(e, nst_now() + NST_SEC(5)) == 0);
     nst_engine_stats(e, s);
@@ -166,6 +170,8 @@ static void run(void *arg)
     MUST(wire.sent == s->forwarded + s->sent_by_handler + s->injected);
     MUST(s->flows == 0 && s->held == 0 && s->stream_kept == 0);
     MUST(s->flows_opened == s->flows_closed);
+    if (wire.poller != NULL)
+        nst_poller_remove(wire.reactor, wire.poller);
     nst_engine_close(e);
     nst_reactor_stop(wire.reactor);
 }

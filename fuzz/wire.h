@@ -16,7 +16,9 @@ struct wire {
     uint8_t side[WIRE_PACKETS]; /* the port that each comes in by */
     unsigned n, at;             /* queued; received */
     bool replay;
-    nst_time step; /* replay: between two packets */
+    bool trusted;              /* the ports vouch for checksums */
+    nst_time step;             /* replay: between two packets */
+    struct nst_poller *poller; /* of the target's own, while the engine runs */
     uint64_t sent;
     struct nst_port *ports[2];
     struct nst_reactor *reactor;
