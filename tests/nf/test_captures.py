@@ -25,12 +25,12 @@ NAMES = sorted(p.name.removesuffix(".pcap.gz") for p in CAPTURES.glob("*.pcap.gz
 EXPECTED = json.loads((CAPTURES / "expected.json").read_text())
 
 
-def by_netstar(capture, out):
+def by_netstar(capture, out, *options):
     """{(source, port, destination, port): [bytes of each connection, in order]}, and the report."""
     out.mkdir()
     report = out / "report.json"
     subprocess.run([NETSTAR, "run", str(MODULE), "--dir", str(out), "-r", str(capture), "--no-huge", "-q",
-                    "--report", str(report)], check=True, timeout=60, stdout=subprocess.DEVNULL)
+                    "--report", str(report), *options], check=True, timeout=60, stdout=subprocess.DEVNULL)
     told = json.loads(report.read_text())
     report.unlink()
     assert told["buffers"]["whole"]
