@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const struct nst_option options[] = {
-    { "rules", "FILE", "what may open a connection, see nf/firewall/README.md", true },
+    { "rules", "FILE", "what may open a connection, see nf/firewall/README.md",
+      NST_OPTION_REQUIRED | NST_OPTION_RELOADS },
     { "log", "FILE", "the log of rules with `log`, - for standard output; without it they are only counted", false },
     { "ttl", "SECONDS", "how long the store keeps a TCP connection after it was last written (5400)", false },
     { "kept", "N", "records kept here besides the store, for each core (65536)", false },

@@ -429,12 +429,12 @@ enum nst_verdict lb_icmp_error(struct lb *lb, struct nst_flow *f, const struct n
     memcpy(mended, sum, sizeof mended);
     memcpy(source, outer + (h->family == 4 ? 12 : 8), len);
     bool from_backend = !forward && memcmp(source, c->record.backend.addr, len) == 0;
-    mend(mended, ports, now->port, 2);
     if (h->family == 4) { /* its own checksum goes with the header, whose sum so stays what it was */
         const uint8_t *own = nst_packet_bytes(packet, inner + IP_SUM, 2);
         memcpy(ip_sum, own, sizeof ip_sum);
         mend(ip_sum, was, now->addr, len);
-    } else {
+    } else { /* ICMPv6 sums more than itself, and so is mended here */
+        mend(mended, ports, now->port, 2);
         mend(mended, was, now->addr, len);
         if (forward) /* the pseudo header */
             mend(mended, outer + 24, now->addr, len);
@@ -446,7 +446,7 @@ enum nst_verdict lb_icmp_error(struct lb *lb, struct nst_flow *f, const struct n
         rc = nst_packet_edit(packet, at, now->addr, len);
     if (rc == 0 && h->family == 4)
         rc = nst_packet_edit(packet, inner + IP_SUM, ip_sum, 2);
-    if (rc == 0)
+    if (rc == 0 && h->family == 6)
         rc = nst_packet_edit(packet, h->payload + SUM, mended, 2);
     if (rc == 0 && (forward || from_backend))
         rc = nst_packet_set_address(packet, forward ? NST_DESTINATION : NST_SOURCE, h->family, now->addr);

@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const struct nst_option options[] = {
-    { "services", "FILE", "services and their back ends, see nf/lb/README.md", true },
+    { "services", "FILE", "services and their back ends, see nf/lb/README.md",
+      NST_OPTION_REQUIRED | NST_OPTION_RELOADS },
     { "unknown", "WHAT", "drop, reset or hash connections whose back end nobody knows (drop)", false },
     { "ttl", "SECONDS", "how long the store keeps a TCP connection after its record was last written (5400)", false },
     { 0 },

@@ -36,8 +36,10 @@ def test_the_examples_are_right(name, capture, tmp_path):
     """With the command line in place of what this machine has not, no example has a mistake."""
     if not name.endswith(".yaml"):
         pytest.skip("not a configuration")
-    there = ["--rules", RULES, "--alerts", "/dev/null", "--store", "mem:", "-r", capture, "--no-huge", "--cores", "1",
-             "--cpu", "0"]
+    own = {"firewall.yaml": ["--rules", RULES.replace("ips", "firewall"), "--log", "/dev/null"],
+           "lb.yaml": ["--services", os.path.join(ROOT, "nf", "lb", "services.example")]}
+    there = own.get(name, ["--rules", RULES, "--alerts", "/dev/null"])
+    there += ["--store", "mem:", "-r", capture, "--no-huge", "--cores", "1", "--cpu", "0"]
     if "capture" not in name:
         there[there.index("-r"):there.index("-r") + 2] = ["--ports", "net_null0,net_null1"]
     done = netstar("check", "-c", os.path.join(EXAMPLES, name), *there, cwd=tmp_path)
