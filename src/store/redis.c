@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* store/redis.c - a store on Redis: opening it, and what its connections have in common. */
-#include "store/redis.h"
+#include "store/redis_tls.h"
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,6 +184,7 @@ static void redis_close(struct nst_store *base)
     redis_link_close(s->link);
     redis_link_close(s->sentinel);
     redis_cluster_close(s);
+    redis_tls_close(s);
     free(s);
 }
 
@@ -196,7 +197,7 @@ static int redis_trouble(const struct nst_store *base)
         return redis_cluster_trouble(s);
     if (l->state == REDIS_READY)
         return 0;
-    if (s->sentinel != NULL && s->sentinel->state != REDIS_READY && s->sentinel->trouble != 0)
+    if (l->trouble == 0 && s->sentinel != NULL && s->sentinel->trouble != 0)
         return s->sentinel->trouble;
     return l->trouble != 0 ? l->trouble : -ENOTCONN;
 }
@@ -252,9 +253,10 @@ int store_redis_open(struct nst_store **out, const struct store_url *url, const 
         return -ENOMEM;
     }
     s->jitter = (uint32_t)s->version;
-    if (url->kind == STORE_REDIS_CLUSTER) {
+    rc = url->tls ? redis_tls_open(s, why) : 0;
+    if (rc == 0 && url->kind == STORE_REDIS_CLUSTER) {
         rc = redis_cluster_open(s, why);
-    } else {
+    } else if (rc == 0) {
         rc = redis_link_open(&s->link, s, s->url.name);
         if (rc == 0)
             rc = url->kind == STORE_REDIS_SENTINEL ? redis_sentinel_open(s, why) : open_one(s, why);

@@ -107,7 +107,7 @@ struct redis_link {
     const char *useless; /* to be dropped for this reason once the answer was dealt with */
     uint8_t index;       /* of a cluster's node */
     uint16_t port;       /* by which the cluster knows it, with host */
-    char host[64];
+    char host[256];
     uint32_t tracks; /* listeners whose tracking is not agreed to yet */
     uint32_t silent; /* requests that were given up since the last answer */
 
@@ -121,9 +121,10 @@ struct redis_link {
     size_t in_cap, in_len;
 
     nst_time pause, ready_since, lost_since, probed;
-    nst_time read_at; /* when the bytes that are being looked at came */
-    int trouble;      /* why there is no connection */
-    char name[640];   /* for messages */
+    nst_time read_at;      /* when the bytes that are being looked at came */
+    int trouble;           /* why there is no connection */
+    char name[1024];       /* for messages */
+    struct redis_tls *tls; /* or NULL */
     struct nst_watch watch, timer;
     struct nst_flusher flusher;
     struct redis_address addresses[REDIS_ADDRESSES];
@@ -136,6 +137,7 @@ struct redis_store {
     struct store_url url;
     struct redis_link *link;       /* the one connection; NULL for a cluster */
     struct redis_cluster *cluster; /* or NULL */
+    struct ssl_ctx_st *tls;        /* OpenSSL's, or NULL */
     struct redis_link *sentinel;   /* a connection to one of them, or NULL */
     uint32_t in_flight_max, ring;
     uint64_t version;

@@ -4,7 +4,7 @@
  * A connection's own times (an attempt's limit, the pause before the next one, an overdue answer) are about the real
  * server, so they run on a timerfd and not on the reactor's timers, whose clock a replay may let jump.
  */
-#include "store/redis.h"
+#include "store/redis_tls.h"
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -98,6 +98,7 @@ static void close_socket(struct redis_link *l)
         close(l->watch.fd);
         l->watch.fd = -1;
     }
+    redis_tls_end(l);
     l->in_len = 0;
     l->want_write = false;
     l->resp3 = false;
@@ -157,23 +158,41 @@ static void watch(struct redis_link *l, bool write)
     }
 }
 
+/* As send(2), with -errno; *why a reason, or NULL. */
+static ssize_t put_out(struct redis_link *l, const void *p, size_t len, const char **why)
+{
+    ssize_t n;
+
+    *why = NULL;
+    if (l->tls != NULL)
+        return redis_tls_send(l, p, len, why);
+    do {
+        n = send(l->watch.fd, p, len, MSG_NOSIGNAL);
+        l->store->writes++;
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 static void send_some(struct redis_link *l)
 {
     size_t end = l->state == REDIS_READY ? l->filled : l->setup_end;
+    bool more = l->tls != NULL; /* a handshake may have something to say */
 
-    while (l->sent < end) {
-        ssize_t n = send(l->watch.fd, l->out + l->sent, end - l->sent, MSG_NOSIGNAL);
-        l->store->writes++;
+    while (l->sent < end || more) {
+        const char *why;
+        ssize_t n = put_out(l, l->out + l->sent, end - l->sent, &why);
+        if (n == -EAGAIN) {
+            watch(l, true);
+            return;
+        }
         if (n < 0) {
-            if (errno == EINTR)
-                continue;
-            if (errno != EAGAIN)
-                redis_drop(l, -errno, strerror(errno));
-            else
-                watch(l, true);
+            redis_drop(l, (int)n, why != NULL ? why : strerror((int)-n));
             return;
         }
         l->sent += (size_t)n;
+        more = false;
+        if (n == 0)
+            break; /* the other side speaks first */
     }
     watch(l, false);
 }
@@ -496,31 +515,51 @@ static bool room_to_read(struct redis_link *l)
     return true;
 }
 
+static ssize_t take_in(struct redis_link *l, void *p, size_t len, int *reads, const char **why)
+{
+    ssize_t n;
+
+    *why = NULL;
+    if (l->tls != NULL)
+        return redis_tls_receive(l, p, len, reads, why);
+    if (--*reads < 0)
+        return -EAGAIN;
+    do
+        n = recv(l->watch.fd, p, len, 0);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 static void receive(struct redis_link *l)
 {
-    for (int i = 0; i < READS_PER_TURN; i++) {
+    int reads = READS_PER_TURN;
+
+    for (;;) {
+        const char *why;
+        size_t room;
+        ssize_t n;
         if (!room_to_read(l)) {
             redis_drop(l, -ENOMEM, strerror(ENOMEM));
             return;
         }
-        size_t room = l->in_cap - l->in_len;
-        ssize_t n = recv(l->watch.fd, l->in + l->in_len, room, 0);
-        if (n < 0) {
-            if (errno == EINTR)
-                continue;
-            if (errno != EAGAIN)
-                redis_drop(l, -errno, strerror(errno));
-            return;
-        }
-        if (n == 0) {
-            redis_drop(l, -ECONNRESET, "closed by the server");
+        room = l->in_cap - l->in_len;
+        n = take_in(l, l->in + l->in_len, room, &reads, &why);
+        if (n == -EAGAIN)
+            break;
+        if (n <= 0) {
+            redis_drop(l, n == 0 ? -ECONNRESET : (int)n,
+                       n == 0        ? "closed by the server"
+                       : why != NULL ? why
+                                     : strerror((int)-n));
             return;
         }
         l->read_at = nst_clock();
         l->in_len += (size_t)n;
-        if (!read_answers(l) || (size_t)n < room)
+        if (!read_answers(l) || (l->tls == NULL && (size_t)n < room))
             return;
     }
+    if (l->tls != NULL && l->watch.fd >= 0 && !l->want_write)
+        send_some(l);
 }
 
 /* ---- connecting ---- */
@@ -572,7 +611,9 @@ static int open_socket(struct redis_link *l, const struct redis_address *a)
     if (rc == 0 || rc == -EINPROGRESS) {
         l->watch.events = EPOLLIN | EPOLLOUT;
         l->want_write = true;
-        added = nst_watch_add(l->store->reactor, &l->watch);
+        added = l->store->tls != NULL ? redis_tls_start(l) : 0;
+        if (added == 0)
+            added = nst_watch_add(l->store->reactor, &l->watch);
         if (added == 0)
             return rc;
         rc = added;

@@ -19,6 +19,7 @@ int redis_sentinel_open(struct redis_store *s, const char **why)
     if (s->sentinel->n_addresses == 0)
         return -EINVAL;
     redis_address_text(&s->sentinel->addresses[0], text, sizeof text);
+    snprintf(s->sentinel->host, sizeof s->sentinel->host, "%s", s->url.hosts[0].host);
     snprintf(s->sentinel->name, sizeof s->sentinel->name, "%s (sentinels)", s->url.name);
     s->link->queueing = false; /* there is no attempt yet */
     redis_link_start(s->sentinel);

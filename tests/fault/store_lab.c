@@ -120,6 +120,27 @@ void lab_start(struct lab_redis *redis)
     }
 }
 
+void lab_start_sentinel(struct lab_redis *sentinel)
+{
+    char path[64], line[64];
+
+    snprintf(path, sizeof path, "%s/sentinel.conf", sentinel->dir);
+    snprintf(line, sizeof line, "redis-cli -p %d ping 2>&1", sentinel->port);
+    sentinel->pid = fork();
+    assert_true(sentinel->pid >= 0);
+    if (sentinel->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execlp("redis-server", "redis-server", path, "--sentinel", "--logfile", "/dev/null", NULL);
+        _exit(127);
+    }
+    for (int i = 0; strstr(lab_shell(line), "PONG") == NULL; i++) {
+        int status;
+        assert_true(i < 1000);
+        assert_int_equal(waitpid(sentinel->pid, &status, WNOHANG), 0);
+        usleep(10000);
+    }
+}
+
 void lab_signal(struct lab_redis *redis, int sig)
 {
     assert_int_equal(kill(redis->pid, sig), 0);

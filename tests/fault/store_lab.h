@@ -43,6 +43,8 @@ void lab_start(struct lab_redis *redis);
 /* Ends it with this signal and waits until it has. */
 void lab_end(struct lab_redis *redis, int sig);
 void lab_signal(struct lab_redis *redis, int sig);
+/* Starts a sentinel in its directory, in which a sentinel.conf stands; port is set. */
+void lab_start_sentinel(struct lab_redis *sentinel);
 /* Removes its directory. */
 void lab_remove(struct lab_redis *redis);
 /* A port of the loopback that nobody uses. */
