@@ -49,21 +49,48 @@ static int open_file(struct nst_flow *f, enum nst_side side)
     return open(name, flags, 0644);
 }
 
+/* At its place: where the capture has a hole, so has the file. */
+static void write_piece(struct streams *s, int fd, uint64_t at, struct nst_slice piece)
+{
+    if (pwrite(fd, piece.p, piece.len, (off_t)at) != (ssize_t)piece.len)
+        s->failed++;
+    s->bytes += piece.len;
+}
+
+/* What a capture has of a stream behind its last hole comes with the flow's end. */
+static void on_close(struct nst_flow *f, enum nst_side side)
+{
+    struct nst_slice piece;
+    uint64_t at;
+    int fd = -1;
+
+    while (nst_tcp_rest(f, side, &at, &piece)) {
+        if (fd < 0 && (fd = open_file(f, side)) < 0) {
+            ((struct streams *)nst_nf_arg(f))->failed++;
+            break;
+        }
+        write_piece(nst_nf_arg(f), fd, at, piece);
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
 static enum nst_verdict on_data(struct nst_flow *f, const struct nst_event *ev)
 {
     struct streams *s = nst_nf_arg(f);
-    uint64_t at = nst_tcp_offset(f, ev->side);
     struct nst_slice piece;
-    int fd = open_file(f, ev->side);
 
+    if (ev->what & NST_EV_CLOSE) {
+        on_close(f, ev->side);
+        return NST_FORWARD;
+    }
+    uint64_t at = nst_tcp_offset(f, ev->side);
+    int fd = open_file(f, ev->side);
     if (fd < 0)
         s->failed++;
     while (fd >= 0 && nst_flow_bytes(f, ev->side, &piece)) {
-        /* At its place: where the capture has a hole, so has the file. */
-        if (pwrite(fd, piece.p, piece.len, (off_t)at) != (ssize_t)piece.len)
-            s->failed++;
+        write_piece(s, fd, at, piece);
         at += piece.len;
-        s->bytes += piece.len;
     }
     if (fd >= 0)
         close(fd);
@@ -72,7 +99,7 @@ static enum nst_verdict on_data(struct nst_flow *f, const struct nst_event *ev)
 
 static int streams_open(const struct nst_module_env *env, const struct nst_nf **nf, void **arg, const char **why)
 {
-    const struct nst_half half = { .inspect = &nst_tcp, .on_received = NST_EV_DATA, .handler = on_data };
+    const struct nst_half half = { .inspect = &nst_tcp, .on_received = NST_EV_DATA | NST_EV_CLOSE, .handler = on_data };
     struct streams *s;
 
     /* Writing to a disk waits, and nothing may wait on the way of live packets. */

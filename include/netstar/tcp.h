@@ -76,7 +76,7 @@
  * or where the segment's bytes begin, or to the hole's end (lost_bytes); its bytes are compared with `next` as it is now. What is kept there is delivered with this
  * segment, also when it has no bytes (DATA). Before the hole's end, each of these segments that follows goes on over the
  * next part that is missing. Behind it the next ACK above `next` tells of another hole. What is still kept behind a hole
- * when the flow closes is not delivered.
+ * when the flow closes, for whatever reason, is no DATA any more: nst_tcp_rest gives it in CLOSE.
  * While there is a hole, no time stamp is too old, and a RST resets the end also with the number of the hole's end, or
  * one behind it, up to the end of what is kept.
  *
@@ -126,7 +126,7 @@
  * ---- States ----
  * STATE: this packet, sent or received, brings the end to another state of RFC 9293 than it had before. A state follows from
  * what the end has sent and received, as far as that was forwarded: the two SYNs, an ACK of its own SYN, the two FINs,
- * in which order, whether its own was acknowledged, a reset. CLOSED is also the state of an end of which nothing is known
+ * in which order they came by here, whether its own was acknowledged, a reset. CLOSED is also the state of an end of which nothing is known
  * yet; whether it listens nothing on the wire tells. TIME-WAIT stays until the flow ends. A stream that was
  * picked up or resumed is in ESTABLISHED from there on. A reset that an end sends closes it when the other end accepts it:
  * that is no STATE at the sender's half, unless only that is followed.
@@ -225,6 +225,11 @@ NST_API const char *nst_tcp_error_name(enum nst_tcp_error error);
  * (on_stale, on_bad_ack) does not let it pass, it is dropped for that cause when the handler forwards it. Without a resume the handler's verdict
  * decides alone; where MIDSTREAM is not registered, policy.on_midstream does. */
 NST_API nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset);
+
+/* In a CLOSE event, in a capture: the bytes that are still kept behind holes, piece by piece, and the byte of the stream
+ * that each begins with. Of those between the pieces none was captured (lost_bytes). False: there are no more, or it is no
+ * CLOSE, or not a capture: live, such bytes never reached the end's reader. */
+NST_API bool nst_tcp_rest(struct nst_flow *f, enum nst_side side, uint64_t *offset, struct nst_slice *next);
 
 /* In a MIDSTREAM event: follow the stream from the current packet on, offset 0 being its first byte. */
 NST_API nst_events nst_tcp_pickup(struct nst_flow *f, enum nst_side side);

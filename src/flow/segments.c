@@ -356,6 +356,36 @@ void stream_add(struct stream *s, struct stream_pool *pool, struct segment *piec
     }
 }
 
+/* The piece that ends where x begins and has room for it, or NULL. It is searched for only where that pays. */
+static struct segment *continued_by(const struct stream *s, const struct segment *x)
+{
+    enum { TINY = 64 };
+    struct segment *y = NULL;
+
+    if (s->last != NULL && s->end == x->seq)
+        y = s->last;
+    else if (x->len <= TINY)
+        y = stream_from(s, x->seq - 1);
+    return y != NULL && segment_end(y) == x->seq && y->at + y->len + x->len <= SEGMENT_BYTES ? y : NULL;
+}
+
+void stream_add_joined(struct stream *s, struct stream_pool *pool, struct segment *pieces)
+{
+    while (pieces != NULL) {
+        struct segment *x = pieces, *before = continued_by(s, x);
+        pieces = segment_next(x);
+        if (before == NULL) {
+            insert(s, pool, x);
+            continue;
+        }
+        memcpy(before->data + before->at + before->len, segment_bytes(x), x->len);
+        before->len = (uint16_t)(before->len + x->len);
+        if (before == s->last)
+            s->end = segment_end(before);
+        segment_put(pool, x);
+    }
+}
+
 void stream_trim(struct stream *s, struct stream_pool *pool, uint32_t seq)
 {
     while (s->first != NULL && seq_diff(segment_end(s->first), seq) <= 0)

@@ -104,6 +104,10 @@ int stream_missing(const struct stream *s, struct stream_pool *pool, const struc
 /* Makes such a list part of the stream, in which nothing was changed since. */
 void stream_add(struct stream *s, struct stream_pool *pool, struct segment *pieces);
 
+/* The same where the policy is NST_OVERLAP_FIRST, so that no byte has to remember its segment: what continues a piece goes
+ * into its block while there is room. So tiny segments cost what their bytes do. */
+void stream_add_joined(struct stream *s, struct stream_pool *pool, struct segment *pieces);
+
 /* True: the byte of the new segment is to take the place of a byte of this piece. */
 bool stream_replaces(const struct stream_new *n, const struct segment *x);
 

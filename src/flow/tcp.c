@@ -443,7 +443,9 @@ decided(struct tcp_end *t, struct nst_flow *f, enum nst_side side, enum nst_verd
 
     if (t->adds) {
         struct segment *pieces = segment_numbered(&e->stream, t->adding);
-        if (passed)
+        if (passed && t->fresh == 0 && t->overlap == NST_OVERLAP_FIRST) /* behind a hole */
+            stream_add_joined(&t->kept, &e->stream, pieces);
+        else if (passed)
             stream_add(&t->kept, &e->stream, pieces);
         else
             stream_free(&e->stream, pieces);
@@ -516,6 +518,24 @@ uint32_t nst_tcp_seq(const struct nst_flow *f, enum nst_side side)
 {
     const struct tcp_end *t = tcp_end_of(f, side);
     return t != NULL ? next_seq(t) : 0;
+}
+
+bool nst_tcp_rest(struct nst_flow *f, enum nst_side side, uint64_t *offset, struct nst_slice *next)
+{
+    struct tcp_end *t = tcp_end_of(f, side);
+
+    if (t == NULL || !f->engine->replay || (f->flags & FLOW_RETIRED) == 0 || (t->flags & TCP_SYNCED) == 0)
+        return false;
+    uint32_t pos = next_seq(t) + t->given;
+    const struct segment *x = stream_from(&t->kept, pos);
+    if (x == NULL)
+        return false;
+    uint32_t from = seq_diff(x->seq, pos) > 0 ? x->seq : pos;
+    f->engine->stats.lost_bytes += from - pos;
+    *offset = t->delivered + (from - next_seq(t));
+    *next = (struct nst_slice){ segment_bytes(x) + (from - x->seq), segment_end(x) - from };
+    t->given = segment_end(x) - next_seq(t);
+    return true;
 }
 
 /* The flow is followed from here on; its current packet is looked at again. */

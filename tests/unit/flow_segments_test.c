@@ -195,6 +195,41 @@ static void many_pieces(void **state)
     stream_pool_close(&pool);
 }
 
+/* Tiny segments behind a hole, in order or not: they share blocks, and each byte is where it was. */
+static void tiny_pieces(void **state)
+{
+    enum { PIECES = 5000 };
+    struct stream_pool pool = { 0 };
+
+    assert_int_equal(stream_pool_open(&pool, (size_t)64 << 20), 0);
+    for (unsigned order = 0; order < 3; order++) {
+        struct stream s = { 0 };
+        for (unsigned i = 0; i < PIECES; i++) {
+            unsigned k = order == 0 ? i : order == 1 ? PIECES - 1 - i : (unsigned)((uint64_t)i * 7919 % PIECES);
+            uint8_t byte = (uint8_t)(k * 31);
+            struct rte_mbuf *m = packet(&byte, 1, 1);
+            struct stream_new n = { packet_of(m), 0, k - 100, 1, k - 100, NST_OVERLAP_FIRST, 0u - 200 };
+            struct segment *piece;
+            assert_int_equal(stream_missing(&s, &pool, &n, &piece), 0);
+            stream_add_joined(&s, &pool, piece);
+            rte_pktmbuf_free(m);
+        }
+        assert_whole(&s);
+        assert_int_equal(pool.used, s.blocks);
+        if (order == 0)
+            assert_int_equal(s.blocks, (PIECES + SEGMENT_BYTES - 1) / SEGMENT_BYTES);
+        assert_true(stream_covers(&s, 0u - 100, PIECES - 100));
+        assert_int_equal(s.end, PIECES - 100);
+        for (unsigned k = 0; k < PIECES; k++) {
+            const struct segment *x = stream_from(&s, k - 100);
+            assert_int_equal(segment_bytes(x)[k - 100 - x->seq], (uint8_t)(k * 31));
+        }
+        stream_free(&pool, s.first);
+    }
+    assert_int_equal(pool.used, 0);
+    stream_pool_close(&pool);
+}
+
 static void limits(void **state)
 {
     enum { BLOCKS = 8, LEN = 2 * SEGMENT_BYTES + 1 }; /* three blocks each */
@@ -282,10 +317,8 @@ static void sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_policy),
-        cmocka_unit_test(many_pieces),
-        cmocka_unit_test(limits),
-        cmocka_unit_test(sizes),
+        cmocka_unit_test(every_policy), cmocka_unit_test(many_pieces), cmocka_unit_test(tiny_pieces),
+        cmocka_unit_test(limits),       cmocka_unit_test(sizes),
     };
     return cmocka_run_group_tests(tests, lab_setup, lab_teardown);
 }

@@ -314,6 +314,100 @@ static void no_room_to_wait(void **state)
     lab_replay(&config, room_body);
 }
 
+/* ---- what is still behind a hole when the flow ends ---- */
+static struct {
+    char text[200];
+    uint64_t at[8];
+    unsigned n, closes;
+    enum nst_close_why why;
+} rest;
+
+static enum nst_verdict take_rest(struct nst_flow *f, const struct nst_event *ev)
+{
+    struct nst_slice s;
+    uint64_t at;
+
+    if ((ev->what & NST_EV_CLOSE) == 0) {
+        check(!nst_tcp_rest(f, ev->side, &at, &s));
+        return NST_FORWARD;
+    }
+    rest.closes++;
+    rest.why = ev->why;
+    while (nst_tcp_rest(f, ev->side, &at, &s) && rest.n < 8) {
+        strncat(rest.text, s.p, s.len);
+        rest.at[rest.n++] = at;
+    }
+    check(!nst_tcp_rest(f, ev->side, &at, &s));
+    return NST_FORWARD;
+}
+
+static void setup_rest(void)
+{
+    setup_nf(NST_EV_DATA | NST_EV_CLOSE);
+    nf.half[NST_SERVER].handler = take_rest;
+    memset(&rest, 0, sizeof rest);
+}
+
+static void behind_holes(void)
+{
+    lab_handshake(path, 1000, 500);
+    check(data(1001, "seen "));
+    check(data(1010, "kept "));
+    check(data(1015, "too "));
+    check(data(1030, "last"));
+}
+
+static void by_drain(void)
+{
+    behind_holes();
+}
+
+static void by_reset(void)
+{
+    behind_holes();
+    seg(C2S, RST, 1006, 0, "");
+    lab_settle();
+    check_eq(rest.closes, 0);
+    lab.time += NST_SEC(3600);
+    lab_send_tcp(path, C2S, (struct lab_tcp){ .flags = SYN, .seq = 90000 });
+    lab_settle();
+    check_eq(rest.closes, 1);
+    check_eq(rest.why, NST_CLOSED_BY_RST);
+    check_eq(lab_stats().lost_bytes, 4 + 11);
+    check_eq(lab_stats().stream_kept, 0);
+}
+
+static void by_timeout(void)
+{
+    struct lab_path other = *path;
+
+    behind_holes();
+    other.port[0]++;
+    lab.time += NST_SEC(10000);
+    lab_send_tcp(&other, C2S, (struct lab_tcp){ .flags = SYN, .seq = 1 });
+    lab_settle();
+    check_eq(rest.closes, 1);
+    check_eq(rest.why, NST_CLOSED_BY_TIMEOUT);
+}
+
+static void what_the_end_of_a_flow_leaves(void **state)
+{
+    static void (*const ends[])(void) = { by_drain, by_reset, by_timeout };
+
+    for (unsigned i = 0; i < sizeof ends / sizeof *ends; i++) {
+        setup_rest();
+        lab_replay(&config, ends[i]);
+        assert_string_equal(rest.text, "kept too last");
+        assert_int_equal(rest.at[0], 9);
+        assert_int_equal(rest.at[rest.n - 1], 29);
+    }
+    /* Live nobody has read those. */
+    setup_rest();
+    lab_run(&config, by_drain);
+    assert_true(rest.closes > 0);
+    assert_int_equal(rest.n, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +420,7 @@ int main(void)
         cmocka_unit_test(fin_behind_its_acknowledgment),
         cmocka_unit_test(reset_behind_a_hole),
         cmocka_unit_test(no_room_to_wait),
+        cmocka_unit_test(what_the_end_of_a_flow_leaves),
     };
     return cmocka_run_group_tests(tests, lab_setup, lab_teardown);
 }
