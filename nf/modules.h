@@ -3,4 +3,4 @@
 #pragma once
 #include <netstar/module.h>
 
-extern const struct nst_module firewall_module, ips_module, ips_callback_module, lb_module;
+extern const struct nst_module firewall_module, ips_module, ips_callback_module, lb_module, nat_module;

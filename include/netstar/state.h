@@ -97,6 +97,10 @@ NST_API void nst_state_read_start(struct nst_state *s, struct nst_slice key, str
 /* Either: the object if claim or read would answer without a wait, held, else NULL. Never waits. */
 NST_API struct nst_object *nst_state_kept(struct nst_state *s, struct nst_slice key);
 
+/* READ: the object as it is here, held, without asking the store: to create one of which it is likely that there is none.
+ * `there` only if that is known and fresh. NULL: -ENOSPC or -EMSGSIZE as above. Never waits. */
+NST_API struct nst_object *nst_state_hold(struct nst_state *s, struct nst_slice key);
+
 /* No longer holds it. NULL is allowed. */
 NST_API void nst_state_release(struct nst_object *o);
 
@@ -128,7 +132,8 @@ NST_API void nst_state_commit_start(struct nst_object *o, struct nst_future *f);
 NST_API void nst_state_write(struct nst_object *o);
 
 /* Either kind: removes it from the store, and here: 0, also when it was gone, or as commit. A commit that is said after it
- * either writes it again, or answers -ESTALE. */
+ * either writes it again, or answers -ESTALE. The
+ * start form takes NULL where nobody waits for it. */
 NST_API int nst_state_forget(struct nst_object *o, nst_time until) NST_WAITS;
 NST_API void nst_state_forget_start(struct nst_object *o, struct nst_future *f);
 

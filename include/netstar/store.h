@@ -86,6 +86,9 @@ NST_API int nst_store_open(struct nst_store **out, const char *url, const struct
 /* Checks a URL without opening anything: 0, or -EINVAL and the reason. Any thread. */
 NST_API int nst_store_check(const char *url, const char **why);
 
+/* Nobody but this store object sees what is in it (mem:). Any thread. */
+NST_API bool nst_store_alone(const struct nst_store *s);
+
 /* Fulfils what is outstanding with -ECANCELED and frees the store. NULL is allowed. Never waits. */
 NST_API void nst_store_close(struct nst_store *s);
 

@@ -133,11 +133,6 @@ static void start_write(struct kept *k)
     await_answer(k);
 }
 
-static bool has_to_write(const struct kept *k)
-{
-    return k->changed || k->renew || k->gone;
-}
-
 /* ---- answers ---- */
 /* As of when the request was started. If the store told of a change since, whoever waited may have the value all the
  * same, and the next one asks again. */
@@ -153,7 +148,7 @@ static void failed(struct kept *k, int rc)
 {
     if (rc == -ESTALE)
         k->state->stats.stale++;
-    k->valid = false;
+    k->valid = false; /* whoever holds it, and has yet to run, finds what it was told of */
     k->changed = k->renew = k->gone = false;
     wait_list_end(&k->sent, rc);
     wait_list_end(&k->next, rc);
@@ -194,6 +189,8 @@ static void wrote(struct kept *k, int rc, enum kept_op op)
     if (rc < 0) {
         if (rc != -ESTALE && rc != -EEXIST && rc != -ENOENT)
             k->state->stats.failed++;
+        if (k->carries && k->state->config.kind == NST_STATE_READ)
+            k->pub.there = false; /* it was not created, as far as is known */
         failed(k, rc);
         return;
     }
@@ -217,7 +214,7 @@ static void go_on(struct kept *k, enum kept_op op, int rc)
             return;
         }
     }
-    if (has_to_write(k))
+    if (object_has_to_write(k))
         object_dirty(k);
     else if (!k->valid && k->holds == 0)
         object_useless(k->state, k);
@@ -228,7 +225,6 @@ static void finished(struct kept *k, int rc)
     enum kept_op op = (enum kept_op)k->op;
 
     k->op = OP_NONE;
-    k->carries = false;
     switch (op) {
     case OP_CLAIM:
         rc = claimed(k, rc);
@@ -243,6 +239,7 @@ static void finished(struct kept *k, int rc)
         wrote(k, rc, op);
         break;
     }
+    k->carries = false;
     go_on(k, op, rc);
 }
 
@@ -250,7 +247,7 @@ static void finished(struct kept *k, int rc)
 void object_want(struct kept *k, struct nst_future *f)
 {
     object_wait(k, &k->claimers, f);
-    if (k->op == OP_NONE)
+    if (k->op == OP_NONE && !object_has_to_write(k)) /* a write tells as well */
         object_confirm(k);
 }
 
@@ -285,7 +282,7 @@ void objects_flush(struct nst_flusher *f)
     while (k != NULL) {
         struct kept *next = k->next_dirty;
         k->dirty = false;
-        if (k->op == OP_NONE && has_to_write(k))
+        if (k->op == OP_NONE && object_has_to_write(k))
             start_write(k);
         k = next;
     }
@@ -301,7 +298,7 @@ void object_doubt(struct kept *k)
     k->state->stats.invalidated += k->valid;
     k->doubt = true;
     k->epoch = k->state->epoch - 1;
-    if (k->op == OP_NONE && !has_to_write(k) && k->holds == 0)
+    if (k->op == OP_NONE && !object_has_to_write(k) && k->holds == 0)
         k->valid = false; /* one round trip then reads it and takes it, two would confirm it first */
 }
 

@@ -187,6 +187,18 @@ struct nst_object *nst_state_kept(struct nst_state *s, struct nst_slice key)
     return &hold(s, k)->pub;
 }
 
+struct nst_object *nst_state_hold(struct nst_state *s, struct nst_slice key)
+{
+    int rc;
+    struct kept *k = object_of(s, key, NST_STATE_READ, &rc);
+
+    if (k == NULL)
+        return NULL;
+    if (k->op == OP_NONE && !object_has_to_write(k) && !object_fresh(k))
+        k->valid = k->pub.there = false;
+    return &k->pub;
+}
+
 void nst_state_release(struct nst_object *o)
 {
     if (o == NULL)
@@ -218,7 +230,7 @@ void nst_state_create_start(struct nst_object *o, struct nst_future *f)
     nst_future_init(f);
     if (k->state->config.kind != NST_STATE_READ || o->len > k->state->config.size) {
         nst_fulfil(f, k->state->config.kind != NST_STATE_READ ? -EINVAL : -EMSGSIZE);
-    } else if (o->there || k->gone || k->op == OP_FORGET) {
+    } else if (o->there || k->gone || k->op != OP_NONE) { /* what is under way tells */
         nst_fulfil(f, -EEXIST);
     } else {
         k->state->stats.commits++;
@@ -266,14 +278,18 @@ void nst_state_forget_start(struct nst_object *o, struct nst_future *f)
 {
     struct kept *k = kept_of(o);
 
-    nst_future_init(f);
-    if (!k->valid) {
-        nst_fulfil(f, -ESTALE);
-        return;
+    if (f != NULL)
+        nst_future_init(f);
+    if (k->valid) {
+        k->gone = true;
+        object_dirty(k);
     }
-    k->gone = true;
-    object_dirty(k);
-    object_wait(k, &k->next, f);
+    if (f == NULL)
+        return;
+    if (k->valid)
+        object_wait(k, &k->next, f);
+    else
+        nst_fulfil(f, -ESTALE);
 }
 
 int nst_state_forget(struct nst_object *o, nst_time until)

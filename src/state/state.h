@@ -129,6 +129,11 @@ void object_cancel(struct kept *k);
 /* Fulfils all of a list, which is empty then. */
 void wait_list_end(struct wait_list *l, int rc);
 
+static inline bool object_has_to_write(const struct kept *k)
+{
+    return k->changed || k->renew || k->gone;
+}
+
 /* All that it holds is acknowledged. */
 static inline bool object_settled(const struct kept *k)
 {

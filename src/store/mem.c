@@ -545,6 +545,7 @@ int store_mem_open(struct nst_store **out, const struct nst_store_config *config
         return -ENOMEM;
     }
     m->base.ops = &mem_ops;
+    m->base.alone = true;
     m->used = FIRST_BUCKETS * sizeof(struct entry *);
     m->limit = config->memory != 0 ? config->memory : (size_t)1 << 30;
     if (m->limit < m->used)

@@ -33,6 +33,11 @@ int nst_store_check(const char *url, const char **why)
     return store_url_parse(&u, url, why);
 }
 
+bool nst_store_alone(const struct nst_store *s)
+{
+    return s->alone;
+}
+
 void nst_store_close(struct nst_store *s)
 {
     if (s != NULL)

@@ -66,6 +66,7 @@ struct store_ops {
 struct nst_store {
     const struct store_ops *ops;
     struct nst_listener *listeners;
+    bool alone;
     bool unlistened;              /* there was one more, whose prefix a server still knows */
     struct nst_store_stats stats; /* the counters */
 };

@@ -640,7 +640,42 @@ static void create_body(void)
     nst_state_release(o);
     CHECK(nst_state_read(at[1], text("k"), &o, NST_NEVER) == 0 && !o->there);
     nst_state_release(o);
+
+    /* without reading it first; what is there already is found by creating it, and then by reading */
+    o = nst_state_hold(at[0], text("new"));
+    CHECK(o != NULL && !o->there);
+    set(o, "a");
+    CHECK(nst_state_create(o, NST_NEVER) == 0 && stored("r:new", "a"));
+    nst_state_release(o);
+    o = nst_state_hold(at[0], text("new"));
+    CHECK(o->there); /* it is fresh */
+    nst_state_release(o);
+    o = nst_state_hold(at[1], text("new"));
+    CHECK(!o->there);
+    set(o, "b");
+    CHECK(nst_state_create(o, NST_NEVER) == -EEXIST && stored("r:new", "a"));
+    nst_state_release(o);
+    CHECK(nst_state_read(at[1], text("new"), &o, NST_NEVER) == 0 && is(o, "a"));
+    nst_state_forget_start(o, NULL);
+    pass_turns(2);
+    CHECK(stored("r:new", NULL));
+    nst_state_release(o);
+
+    /* others that read while it is being made wait for that */
+    struct nst_future made, read;
+    struct nst_object *again = NULL;
+    lab.front[0].keep_answers = true;
+    o = nst_state_hold(at[0], text("slow"));
+    set(o, "a");
+    nst_state_create_start(o, &made);
+    nst_state_read_start(at[0], text("slow"), &again, &read);
+    pass_turns(2);
+    CHECK(again == o && read.state == NST_FUTURE_OPEN);
+    front_let_go(&lab.front[0]);
+    CHECK(nst_await(&made, NST_NEVER) == 0 && nst_await(&read, NST_NEVER) == 0 && is(o, "a"));
     CHECK(nst_scope_close(scope) == 0);
+    nst_state_release(o);
+    nst_state_release(again);
     close_all();
 }
 static void test_create(void **state)
