@@ -67,7 +67,8 @@ struct nat_block {
     uint16_t first;   /* port */
     uint16_t next;    /* where to look first */
     nst_time used;
-    nst_time busy[]; /* [protocol * block_size + port]: taken until then, as far as is known here */
+    nst_time full[NAT_PROTOS][3]; /* no even, odd, or any port is free before then, as far as is known here */
+    nst_time busy[];              /* [protocol * block_size + port]: taken until then, as far as is known here */
 };
 
 struct nat {

@@ -146,14 +146,21 @@ static bool comes_here(const struct nat *nat, const struct nat_end *outside, con
 static bool choose_from(struct nat *nat, struct nat_block *b, const struct nat_end *inside,
                         const struct nat_end *remote, bool any_parity, bool any_core, struct nat_end *out)
 {
-    nst_time now = nst_now();
+    nst_time now = nst_now(), free_at = NST_NEVER;
     unsigned tries = 0;
+    nst_time *full = &b->full[kind_of(inside->proto)][any_parity ? 2 : inside->port[1] & 1u];
 
+    if (*full > now)
+        return false;
     out->proto = inside->proto;
     memcpy(out->addr, nat->public[b->address], 4);
     for (unsigned n = 0; n < nat->block_size; n++) {
         unsigned i = (b->next + n) % nat->block_size, port = b->first + i;
-        if (*busy_of(nat, b, inside->proto, i) > now || (!any_parity && (port & 1) != (inside->port[1] & 1u)))
+        nst_time busy = *busy_of(nat, b, inside->proto, i);
+        if (!any_parity && (port & 1) != (inside->port[1] & 1u))
+            continue;
+        free_at = busy < free_at ? busy : free_at;
+        if (busy > now)
             continue;
         out->port[0] = (uint8_t)(port >> 8);
         out->port[1] = (uint8_t)port;
@@ -167,6 +174,7 @@ static bool choose_from(struct nat *nat, struct nat_block *b, const struct nat_e
         *busy_of(nat, b, inside->proto, i) = now + NST_SEC(1); /* until it is known what becomes of it */
         return true;
     }
+    *full = free_at; /* in the past, where only the core was the wrong one */
     return false;
 }
 
@@ -215,8 +223,13 @@ void nat_busy(struct nat *nat, const struct nat_end *outside, nst_time until)
         if (memcmp(nat->public[a], outside -> addr, 4) != 0 || block >= nat->blocks_each)
             continue;
         struct nat_block *b = nat->block[a * nat->blocks_each + block];
-        if (b != NULL)
-            *busy_of(nat, b, outside->proto, port - b->first) = until;
+        if (b == NULL)
+            return;
+        *busy_of(nat, b, outside->proto, port - b->first) = until;
+        for (unsigned parity = 0; parity < 3; parity++) {
+            nst_time *full = &b->full[kind_of(outside->proto)][parity];
+            *full = until < *full ? until : *full;
+        }
     }
 }
 
