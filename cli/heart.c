@@ -94,6 +94,7 @@ static void add_numbers(struct heart *h, json_t *o, const struct report *r)
     put_rate(o, "store_requests_per_second", now.requests, h->before.requests, seconds);
     put(o, "flows", e->flows);
     put(o, "held", e->held);
+    put(o, "kept_objects", live_kept(r));
     put(o, "kept_bytes", e->stream_kept + e->edit_kept);
     json_object_set_new(o, "store_p50_us", json_real((double)r->store.p50 / 1e3));
     json_object_set_new(o, "store_p99_us", json_real((double)r->store.p99 / 1e3));

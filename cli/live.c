@@ -29,12 +29,23 @@ static int collect(struct core *c, void *arg)
     nst_reactor_stats(c->reactor, &mine->reactor);
     if (c->store != NULL)
         nst_store_stats(c->store, &mine->store);
+    if (m->kept != NULL)
+        mine->kept = m->kept(c->nf_arg);
     collect_ports(c, r);
     if (m->report != NULL && (out = open_memstream(&mine->module_text, &size)) != NULL) {
         m->report(c->nf_arg, out);
         fclose(out);
     }
     return 0;
+}
+
+uint64_t live_kept(const struct report *r)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < r->n_cores; i++)
+        n += r->cores[i].kept;
+    return n;
 }
 
 int live_report(struct instance *in, struct report *r)
@@ -71,6 +82,7 @@ json_t *live_value(struct instance *in, const char *name, int pid)
                           rc == -ENOMEM ? "out of memory" : "the instance is beginning or ending");
     } else {
         value = report_value(r);
+        json_object_set_new(value, "kept_objects", json_integer((json_int_t)live_kept(r)));
         json_object_set_new(value, "ok", json_true());
         json_object_set_new(value, "instance", json_string(name));
         json_object_set_new(value, "pid", json_integer(pid));

@@ -7,5 +7,8 @@
  * its packets. 0, or as core_ask. On the control's reactor; waits. */
 int live_report(struct instance *in, struct report *r) NST_WAITS;
 
+/* Objects of the store that all its cores keep. */
+uint64_t live_kept(const struct report *r);
+
 /* The same as JSON: "ok", "instance", "pid", and what the report has. NULL: no memory. */
 struct json_t *live_value(struct instance *in, const char *name, int pid);

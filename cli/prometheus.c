@@ -26,9 +26,9 @@ static void quote(char *to, size_t size, const char *text)
 /* What goes down, too. */
 static bool is_gauge(const char *name)
 {
-    static const char *const gauges[] = { "flows",          "held",      "stream_kept",     "edit_kept",
-                                          "fragments_kept", "in_flight", "bytes_per_flow",  "stacks_limit",
-                                          "latency",        "nf_value",  "duration_seconds" };
+    static const char *const gauges[] = { "flows",          "held",      "stream_kept",      "edit_kept",
+                                          "fragments_kept", "in_flight", "bytes_per_flow",   "stacks_limit",
+                                          "latency",        "nf_value",  "duration_seconds", "kept_objects" };
     size_t len = strlen(name);
 
     for (size_t i = 0; i < sizeof gauges / sizeof *gauges; i++) {
@@ -149,6 +149,8 @@ void prometheus_text(const json_t *stats, FILE *out)
     snprintf(w.labels, sizeof w.labels, "instance=\"%s\",nf=\"%s\"", instance, nf);
     head(&w, "duration_seconds", full);
     sample(&w, full, NULL, NULL, json_object_get(stats, "duration"));
+    head(&w, "kept_objects", full);
+    sample(&w, full, NULL, NULL, json_object_get(stats, "kept_objects"));
     numbers(&w, "", "cause", json_object_get(stats, "engine"));
     numbers(&w, "store_", "", json_object_get(stats, "store"));
     latency(&w, json_object_get(json_object_get(stats, "store"), "latency_us"));

@@ -16,6 +16,7 @@ struct report_core {
     struct nst_engine_stats engine;
     struct nst_store_stats store;
     struct nst_reactor_stats reactor;
+    uint64_t kept;     /* while it works: objects of the store that this core keeps */
     char *module_text; /* while it works: what the module's report() wrote on this core; freed by report_free */
 };
 

@@ -229,17 +229,19 @@ static const char *plain(const struct shown *s, const char *key, char *buf, size
 
 static void show_row(const struct shown *s, FILE *out)
 {
-    char host[24], nf[16], up[24], pps[24], bytes[24], drops[24], flows[24], kept[24], p50[24], p99[24], state[32];
+    char host[24], nf[16], up[24], pps[24], bytes[24], drops[24], flows[24], states[24], kept[24], p50[24], p99[24],
+        state[32];
 
     if (is_overdue(s))
         snprintf(state, sizeof state, "OVERDUE %.0fs", age(s));
     else
         snprintf(state, sizeof state, "alive");
-    fprintf(out, "%-16s %-16s %7d %-12s %7s %3d %9s %9s %8s %9s %8s %8s %8s  %s\n", s->name,
+    fprintf(out, "%-16s %-16s %7d %-12s %7s %3d %9s %9s %8s %8s %8s %8s %8s %8s  %s\n", s->name,
             plain(s, "host", host, sizeof host), (int)integer(s, "pid"), plain(s, "nf", nf, sizeof nf),
             since(s, up, sizeof up), (int)integer(s, "cores"), count(number(s, "packets_per_second"), pps, sizeof pps),
             value_show_size((uint64_t)number(s, "bytes_per_second"), bytes, sizeof bytes),
             count(number(s, "dropped_per_second"), drops, sizeof drops), count(number(s, "flows"), flows, sizeof flows),
+            count(number(s, "kept_objects"), states, sizeof states),
             value_show_size((uint64_t)number(s, "kept_bytes"), kept, sizeof kept),
             value_show_time((nst_time)(number(s, "store_p50_us") * 1e3), p50, sizeof p50),
             value_show_time((nst_time)(number(s, "store_p99_us") * 1e3), p99, sizeof p99), state);
@@ -254,8 +256,8 @@ static void show_table(const struct top *t, FILE *out)
     fprintf(out, "%s: %zu instance%s", t->store_name, t->n, t->n != 1 ? "s" : "");
     if (overdue != 0)
         fprintf(out, ", %zu overdue", overdue);
-    fprintf(out, "\n%-16s %-16s %7s %-12s %7s %3s %9s %9s %8s %9s %8s %8s %8s  %s\n", "INSTANCE", "HOST", "PID", "NF",
-            "UP", "CPU", "PACKETS/S", "BYTES/S", "DROPS/S", "FLOWS", "KEPT", "P50", "P99", "STATE");
+    fprintf(out, "\n%-16s %-16s %7s %-12s %7s %3s %9s %9s %8s %8s %8s %8s %8s %8s  %s\n", "INSTANCE", "HOST", "PID",
+            "NF", "UP", "CPU", "PACKETS/S", "BYTES/S", "DROPS/S", "FLOWS", "STATES", "STREAMS", "P50", "P99", "STATE");
     for (size_t i = 0; i < t->n; i++)
         show_row(&t->shown[i], out);
 }

@@ -72,6 +72,9 @@ struct nst_module {
     /* Further lines of the report, "  name  value\n" each: at the end, and while it works when somebody asks, then on its
      * reactor, between two packets. Must not wait. May be NULL. */
     void (*report)(void *arg, FILE *out);
+    /* Objects of the store that are kept here now (nst_state_stats), for `netstar top` and `netstar stats`. Called as report
+     * is. May be NULL. */
+    uint64_t (*kept)(void *arg);
     /* See "Live reload" above. NULL, all three: there is nothing to reload.
      *
      * Reads the options and files anew (only options with NST_OPTION_RELOADS; their values live as long as the

@@ -2,6 +2,7 @@
 """Configuration files: the examples are right, `netstar check -c` tells every mistake, and a run by file is the run by options."""
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -109,3 +110,22 @@ def test_the_file_is_for_another(tmp_path):
     assert done.returncode == 2 and "edge.yaml is for ips, not for ips-callback" in done.stderr
     done = netstar("run", "-c", "nowhere.yaml", cwd=tmp_path)
     assert done.returncode == 1 and "nowhere.yaml: No such file or directory" in done.stderr
+
+
+def test_the_unit_for_systemd_is_one(tmp_path):
+    """Every line is one that systemd understands, and the commands are those that there are."""
+    unit = os.path.join(ROOT, "examples", "systemd", "netstar@.service")
+    with open(unit, encoding="utf-8") as f:
+        text = f.read()
+    commands = [line.split("=", 1)[1].split() for line in text.splitlines() if line.startswith("Exec")]
+    assert [c[1] for c in commands] == ["check", "run", "reload"]
+    for c in commands:
+        done = netstar(c[1], "--help")
+        for word in c[2:]:
+            if word.startswith("-"):
+                assert f"{word}, " in done.stdout or f" {word} " in done.stdout, (word, done.stdout)
+    if shutil.which("systemd-analyze"):
+        (tmp_path / "netstar@.service").write_text(text.replace("/usr/local/bin/netstar", NETSTAR))
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(tmp_path / "netstar@.service")],
+                              capture_output=True, text=True, timeout=60)
+        assert "netstar@" not in done.stderr, done.stderr
