@@ -259,6 +259,7 @@ static struct nst_slice permit_key(const struct nat *nat, const struct nst_objec
 int nat_permit(struct nat *nat, const struct nst_object *m, const struct nat_end *remote, nst_time until)
 {
     const struct nat_local *local = m->local;
+    nst_time life = local->life != 0 ? local->life : first_life(nat, remote->proto);
     struct permit_key k;
     NST_HELD struct nst_object *o = NULL;
 
@@ -268,7 +269,7 @@ int nat_permit(struct nat *nat, const struct nst_object *m, const struct nat_end
     if (rc == 0 && !o->there) {
         *(uint8_t *)o->value = VERSION;
         o->len = 1;
-        o->ttl = local->life;
+        o->ttl = life;
         rc = nst_state_create(o, until);
         return rc == -EEXIST ? 0 : rc;
     }
@@ -276,7 +277,7 @@ int nat_permit(struct nat *nat, const struct nst_object *m, const struct nat_end
         rc = nst_state_settle(o, until);
     if (rc < 0)
         return rc;
-    o->ttl = local->life;
+    o->ttl = life;
     nst_state_use(o);
     return 0;
 }
