@@ -95,6 +95,7 @@ struct ping {
     const char *url;
     int rc;
     nst_time first, second;
+    char why[256]; /* it could not even be opened */
 };
 
 static void ping(void *arg)
@@ -102,8 +103,11 @@ static void ping(void *arg)
     struct ping *p = arg;
     struct nst_store *store = NULL;
     nst_time began = nst_clock();
+    const char *why = NULL;
 
-    p->rc = nst_store_open(&store, p->url, NULL, NULL);
+    p->rc = nst_store_open(&store, p->url, NULL, &why);
+    if (p->rc < 0 && why != NULL)
+        snprintf(p->why, sizeof p->why, "%s", why);
     if (p->rc == 0)
         p->rc = nst_store_ping(store, nst_now() + NST_SEC(2));
     p->first = nst_clock() - began;
@@ -135,10 +139,25 @@ void check_store(struct checks *k, const struct settings *s)
     nst_reactor_close(reactor);
     if (rc == 0)
         rc = p.rc;
+    if (rc < 0 && p.why[0] != 0) {
+        check_say(k, CHECK_PROBLEM, "store", "%s cannot be opened: %s", s->store_name, p.why);
+        return;
+    }
     if (rc < 0) {
         check_say(k, CHECK_PROBLEM, "store", "%s does not answer: %s", s->store_name, strerror(-rc));
-        if (store_url_parse(&url, s->store, NULL) == 0 && url.kind == STORE_REDIS_UNIX)
+        if (store_url_parse(&url, s->store, NULL) < 0)
+            return;
+        if (url.kind == STORE_REDIS_UNIX)
             check_hint(k, "is it running?  redis-cli -s %s ping", url.path);
+        else if (url.kind == STORE_REDIS_CLUSTER)
+            check_hint(k, "are all slots served?  redis-cli -c -h %s -p %u cluster info", url.hosts[0].host,
+                       url.hosts[0].port);
+        else if (url.kind == STORE_REDIS_SENTINEL)
+            check_hint(k, "do the sentinels know it?  redis-cli -h %s -p %u sentinel master %s", url.hosts[0].host,
+                       url.hosts[0].port, url.service);
+        else if (url.tls)
+            check_hint(k, "does it speak TLS there?  redis-cli --tls -h %s -p %u ping", url.hosts[0].host,
+                       url.hosts[0].port);
         else
             check_hint(k, "is it running, and may this machine reach it?  redis-cli -u %s ping", s->store_name);
         return;

@@ -122,6 +122,7 @@ static void store(const struct report *r, FILE *out)
         s->in_flight_peak);
     row_if(out, "  timeouts", s->timeouts, "");
     row_if(out, "  refused", s->refused, "");
+    row_if(out, "    by the breaker", s->shed, "the server did not answer");
     row_if(out, "  broken off", s->broken, "");
     row_if(out, "  errors", s->errors, "");
     row_if(out, "  not understood", s->protocol_errors, "");
@@ -151,6 +152,8 @@ static void add_store(struct nst_store_stats *sum, const struct nst_store_stats 
     sum->errors += one->errors;
     sum->protocol_errors += one->protocol_errors;
     sum->connects += one->connects;
+    sum->tripped += one->tripped;
+    sum->shed += one->shed;
     sum->in_flight += one->in_flight;
     sum->in_flight_peak += one->in_flight_peak;
     sum->p50 = later(sum->p50, one->p50);

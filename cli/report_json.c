@@ -86,6 +86,8 @@ static json_t *store(const struct report *r, const struct nst_store_stats *s)
     put(object, "errors", s->errors);
     put(object, "protocol_errors", s->protocol_errors);
     put(object, "connects", s->connects);
+    put(object, "tripped", s->tripped);
+    put(object, "shed", s->shed);
     put(object, "in_flight", s->in_flight);
     put(object, "in_flight_peak", s->in_flight_peak);
     json_object_set_new(object, "latency_us", latency(s));

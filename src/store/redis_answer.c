@@ -51,8 +51,8 @@ static int error_result(struct reading *rd, const struct resp *v)
         return -EACCES;
     if (begins(v, "READONLY")) /* it was the master */
         rd->link->useless = "the server takes no writes any more";
-    if (begins(v, "READONLY") || begins(v, "LOADING") || begins(v, "CLUSTERDOWN") || begins(v, "MASTERDOWN") ||
-        begins(v, "TRYAGAIN") || begins(v, "BUSY "))
+    if (begins(v, "MOVED ") || begins(v, "ASK ") || begins(v, "READONLY") || begins(v, "LOADING") ||
+        begins(v, "CLUSTERDOWN") || begins(v, "MASTERDOWN") || begins(v, "TRYAGAIN") || begins(v, "BUSY "))
         return r->op == REDIS_SETUP || r->op == REDIS_ROLE ? -EIO : -EAGAIN;
     return -EIO;
 }

@@ -468,7 +468,7 @@ static void endless_answers(void **state)
         assert_int_equal(resp_measure(junk, sizeof junk, REDIS_REPLY_MAX, &bad), -EPROTO);
     }
     memcpy(junk, "*65536\r\n", 8);
-    for (size_t i = 8; i < sizeof junk; i += 64)
+    for (size_t i = 8; i + 64 <= sizeof junk; i += 64)
         memcpy(junk + i, "$57\r\n111111111111111111111111111111111111111111111111111111111\r\n", 64);
     assert_int_equal(resp_measure(junk, sizeof junk, REDIS_REPLY_MAX, &bad), -EPROTO);
 }
