@@ -3,7 +3,7 @@
 #   SANITIZE=1  build and check with ASan and UBSan, in build-asan/
 #   WERROR=1    warnings are errors
 .DEFAULT_GOAL := help
-.PHONY: help all demo check bench sanitize fuzz install format clean deps
+.PHONY: help all demo check bench sanitize fuzz live install format clean deps
 .NOTPARALLEL:
 export SANITIZE WERROR
 
@@ -41,6 +41,11 @@ fuzz: ## run every fuzz target for a while (FUZZ_SECONDS=60)
 	@scripts/deps fuzz
 	@FUZZ=1 scripts/build build-fuzz
 	@scripts/fuzz build-fuzz
+
+live: ## real programs through an NF that edits, on two cores, for a minute (EDIT_SECONDS=60, EDIT_CORES=2)
+	@scripts/deps check
+	@scripts/build $(BUILD)
+	@EDIT_SECONDS=$${EDIT_SECONDS:-60} NETSTAR_BUILD=$(CURDIR)/$(BUILD) /usr/bin/python3 -m pytest -q -s tests/live/test_edit_live.py
 
 install: ## install the library, its headers and the command (DESTDIR and PREFIX are respected)
 	@scripts/deps build

@@ -27,8 +27,9 @@ struct options {
 
 static const char usage[] =
     "usage: netstar_bench [OPTION]... CASE...\n"
-    "  CASE: forward handler wait1 wait2 callback callback_wait1 callback_wait2 tcp_data tcp_data_kept;\n"
-    "        all but the first with both_ in front: both ends are inspected; receive_only;\n"
+    "  CASE: forward handler wait1 wait2 callback callback_wait1 callback_wait2 tcp_data tcp_data_kept\n"
+    "        edit_off edit_none edit_bytes edit_lengths;\n"
+    "        handler to tcp_data_kept with both_ in front: both ends are inspected; receive_only;\n"
     "        or bytes_per_idle_flow, bytes_per_idle_flow_both alone. The floor takes part in every contest.\n"
     "  --flows N      in the table and in the trace (1000)\n"
     "  --packets N    counted in each round (2000000)\n"
@@ -68,7 +69,7 @@ static const struct contestant *twin(const struct contestant *c, unsigned n, con
 
 static void report(const struct options *o, const struct contestant *c, unsigned n)
 {
-    const struct contestant *floor = named(c, n, "floor");
+    const struct contestant *floor = named(c, n, "floor"), *passing = named(c, n, "edit_off");
 
     for (unsigned i = 0; i < n; i++) {
         const struct contestant *callback = twin(c, n, c[i].name);
@@ -78,6 +79,8 @@ static void report(const struct options *o, const struct contestant *c, unsigned
                median, figures_spread(&c[i]));
         if (floor != NULL)
             printf(", \"floor_ratio\": %.3f", figures_ratio(&c[i], floor));
+        if (passing != NULL && strncmp(c[i].name, "edit_", 5) == 0)
+            printf(", \"passing_ratio\": %.3f", figures_ratio(&c[i], passing));
         if (callback != NULL)
             printf(", \"callback_ratio\": %.3f", figures_ratio(&c[i], callback));
         printf(", \"payload\": %u, \"rounds\": %u, \"packets\": %lu}\n", o->trace.payload, c[i].n, o->contest.packets);

@@ -179,10 +179,35 @@ static enum nst_verdict tcp_data(struct nst_flow *f, const struct nst_event *ev)
     return count(f);
 }
 
+/* ---- editing: the stream is read as above, and each segment of it leaves with other bytes ---- */
+static enum nst_verdict edit(struct nst_flow *f, const struct nst_event *ev, int rc)
+{
+    return rc < 0 ? nst_fail(f, rc) : tcp_data(f, ev);
+}
+
+static enum nst_verdict edit_bytes(struct nst_flow *f, const struct nst_event *ev)
+{
+    return edit(f, ev, nst_flow_replace(f, ev->side, nst_tcp_offset(f, ev->side), 8, "########", 8));
+}
+
+/* Longer in front and shorter behind, so that the numbers between move, and those of the trace's acknowledgments, which
+ * know nothing of it, are right. */
+static enum nst_verdict edit_lengths(struct nst_flow *f, const struct nst_event *ev)
+{
+    uint64_t at = nst_tcp_offset(f, ev->side);
+    int rc = nst_flow_replace(f, ev->side, at, 0, "########", 8);
+
+    return edit(f, ev, rc < 0 ? rc : nst_flow_replace(f, ev->side, at + 16, 8, NULL, 0));
+}
+
 #define ON_PACKETS(fn) \
     .nf.half[NST_SERVER] = { .on_sent = NST_EV_PACKET, .on_received = NST_EV_PACKET, .handler = (fn) }
 #define ON_STREAM(fn) \
     .nf.proto = IPPROTO_TCP, .nf.half[NST_SERVER] = { .inspect = &nst_tcp, .on_received = NST_EV_DATA, .handler = (fn) }
+
+#define ON_EDITED_STREAM(fn) \
+    .nf.proto = IPPROTO_TCP, \
+    .nf.half[NST_SERVER] = { .inspect = &nst_tcp, .on_received = NST_EV_DATA, .handler = (fn), .edits = true }
 
 /* The same with the other half's inspector as well: both ends of each connection are followed. */
 #define CLIENT_TOO .nf.half[NST_CLIENT] = { .inspect = &nst_tcp }
@@ -216,6 +241,10 @@ const struct bench_case bench_cases[] = {
     { CASE("both_callback_wait2"), ON_BOTH_PACKETS(callback_wait2), .waits = 2 },
     { CASE("both_tcp_data"), ON_STREAM(tcp_data), CLIENT_TOO, .nf.policy.on_conflict = NST_FORWARD, .payload = true },
     { CASE("both_tcp_data_kept"), ON_STREAM(tcp_data), CLIENT_TOO, .payload = true },
+    { CASE("edit_off"), ON_STREAM(tcp_data), .payload = true },
+    { CASE("edit_none"), ON_EDITED_STREAM(tcp_data), .payload = true },
+    { CASE("edit_bytes"), ON_EDITED_STREAM(edit_bytes), .payload = true, .edits = 1 },
+    { CASE("edit_lengths"), ON_EDITED_STREAM(edit_lengths), .payload = true, .edits = 2 },
 };
 const unsigned bench_n_cases = sizeof bench_cases / sizeof *bench_cases;
 

@@ -11,6 +11,7 @@ struct bench_case {
     struct nst_nf nf;
     bool payload;   /* over the trace with payload */
     unsigned waits; /* answers per packet */
+    unsigned edits; /* of each packet with payload */
 };
 extern const struct bench_case bench_cases[];
 extern const unsigned bench_n_cases;

@@ -145,6 +145,8 @@ static int verify(struct run *r)
     }
     if (of->nf.half[NST_SERVER].handler != NULL && r->work.packets != decided)
         return fail(r, "the handler did not see every packet", -EPROTO);
+    if (s.edits != of->edits * decided || s.edits_refused != 0 || s.injected != 0)
+        return fail(r, "not every segment was edited", -EPROTO);
     if (r->work.store.asked != of->waits * packets)
         return fail(r, "the store was not asked for every packet", -EPROTO);
     return 0;
@@ -159,6 +161,7 @@ static void main_task(void *arg)
         .nf_arg = &r->work,
         .flows = contest->trace->config.flows,
         .stream_memory = (size_t)16 << 30,
+        .edit_memory = (size_t)4 << 30, /* reserved, and taken as it is used */
         .idle_open = NST_SEC(3600),
         .idle_established = NST_SEC(3600),
     };

@@ -25,7 +25,7 @@ struct nst_engine_config {
     size_t stream_memory;      /* bytes of stream data kept for all flows (out of order, unacknowledged); 0: 256 MiB */
     uint32_t stream_per_end;   /* and for one end of one flow: more than a receive window; 0: 8 MiB */
     size_t edit_memory;        /* where the NF edits: for the bytes of all its edits; 0: 64 MiB */
-    uint32_t edit_per_stream;  /* and of those of one stream; 0: 1 MiB */
+    uint32_t edit_per_stream;  /* and of those of one stream, each with 16 bytes more; 0: 1 MiB */
     nst_time idle_open;        /* life of a flow whose opening is not complete; 0: 30 s */
     nst_time idle_established; /* 0: 1 h */
     nst_time idle_closing;     /* after both FINs or a reset; 0: 10 s */

@@ -74,6 +74,18 @@ static inline void prefetch_flow(const struct nst_flow *f, size_t size)
         rte_prefetch0((const uint8_t *)f + i * LINE);
 }
 
+/* What is known of flows that are edited lies beside them. */
+static void __attribute__((noinline)) prefetch_edited(const struct nst_engine *e)
+{
+    for (unsigned i = 0; i < e->n; i++) {
+        if (e->guess[i] == NULL)
+            continue;
+        const uint8_t *at = (const uint8_t *)&e->edit_flows[flow_index(e, e->guess[i])];
+        for (unsigned k = 0; k < sizeof(struct edit_flow); k += RTE_CACHE_LINE_SIZE)
+            rte_prefetch0(at + k);
+    }
+}
+
 /* An acknowledgment lets go of a piece or two that were kept a while ago. */
 static void __attribute__((noinline)) prefetch_kept(const struct nst_engine *e, uint16_t state_at)
 {
@@ -154,6 +166,8 @@ static void burst_lookup(struct nst_engine *e)
     }
     if (!special && (flags & e->checks) != 0)
         burst_checksums(e);
+    if (unlikely(e->edits != 0))
+        prefetch_edited(e);
     for (unsigned side = 0; side < 2 && e->stream.used != 0; side++) {
         if (e->half[side].inspect == &nst_tcp)
             prefetch_kept(e, e->state_at[side]);

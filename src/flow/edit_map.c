@@ -59,18 +59,20 @@ static void more_put(struct edit_pool *pool, struct edit_block *more)
     }
 }
 
-static struct edit *edit_get(struct edit_pool *pool, uint32_t seq)
+static struct edit *edit_get(struct edit_map *m, struct edit_pool *pool, uint32_t seq)
 {
-    struct edit *x = block_get(pool);
+    struct edit *x = m->bytes + EDIT_COUNTS <= pool->per_map ? block_get(pool) : NULL;
 
-    if (x != NULL)
+    if (x != NULL) {
         *x = (struct edit){ .seq = seq };
+        m->bytes += EDIT_COUNTS;
+    }
     return x;
 }
 
 static void edit_put(struct edit_map *m, struct edit_pool *pool, struct edit *x)
 {
-    m->bytes -= x->len;
+    m->bytes -= x->len + EDIT_COUNTS;
     more_put(pool, x->more);
     block_put(pool, x);
 }
@@ -150,7 +152,7 @@ static uint32_t end_of(const struct edit *x)
 static int add_new(struct edit_map *m, struct edit_pool *pool, uint32_t seq, uint32_t removed, const void *bytes,
                    size_t len, const uint8_t *before, const uint8_t *after)
 {
-    struct edit *x = edit_get(pool, seq);
+    struct edit *x = edit_get(m, pool, seq);
     int rc = x == NULL ? -ENOSPC : 0;
 
     if (rc == 0 && before != NULL)
@@ -238,6 +240,8 @@ static void join(struct edit_map *m, struct edit *x)
         m->edited = true;
         m->gone = m->known = x->seq - EDIT_FAR;
     }
+    m->newest = x;
+    m->shift_new = m->shift_end;
     *(m->last != NULL ? &m->last->next : &m->first) = x;
     for (; x != NULL; x = x->next) {
         m->shift_end += x->len - x->removed;
@@ -247,7 +251,7 @@ static void join(struct edit_map *m, struct edit *x)
 
 int edit_add_loose(struct edit_map *m, struct edit_pool *pool, uint32_t seq, const void *bytes, size_t len)
 {
-    struct edit *x = edit_get(pool, seq);
+    struct edit *x = edit_get(m, pool, seq);
 
     if (x == NULL)
         return -ENOSPC;
@@ -295,6 +299,8 @@ void edit_trim(struct edit_map *m, struct edit_pool *pool, uint32_t ack)
         m->first = x->next;
         if (x->next == NULL)
             m->last = NULL;
+        if (x == m->newest)
+            m->newest = NULL;
         edit_put(m, pool, x);
     }
     if (m->edited && seq_diff(ack - m->shift, m->known) > EDIT_FAR)
@@ -302,20 +308,42 @@ void edit_trim(struct edit_map *m, struct edit_pool *pool, uint32_t ack)
 }
 
 /* ---- numbers ---- */
+/* Where a search for the sender's seq begins, and the shift before that. */
+static const struct edit *search_from(const struct edit_map *m, uint32_t seq, uint32_t *shift)
+{
+    bool new = m->newest != NULL &&seq_diff(seq, m->newest->seq) >= 0;
+
+    *shift = new ? m->shift_new : m->shift;
+    return new ? m->newest : m->first;
+}
+
 uint32_t edit_out(const struct edit_map *m, uint32_t seq)
 {
-    uint32_t shift = m->shift;
+    uint32_t shift;
 
     if (m->edited && seq_diff(seq, m->known) < 0)
         return m->known + m->shift - (seq_diff(seq, m->gone) < 0);
     if (m->last == NULL || seq_diff(seq, end_of(m->last)) >= 0)
         return seq + m->shift_end;
-    for (const struct edit *x = m->first; x != NULL && seq_diff(seq, x->seq) >= 0; x = x->next) {
+    const struct edit *x = search_from(m, seq, &shift);
+    for (; x != NULL && seq_diff(seq, x->seq) >= 0; x = x->next) {
         if (seq_diff(seq, end_of(x)) < 0)
             return x->seq + shift;
         shift += x->len - x->removed;
     }
     return seq + shift;
+}
+
+const struct edit *edit_from(const struct edit_map *m, uint32_t seq)
+{
+    uint32_t shift;
+
+    if (m->last == NULL || seq_diff(seq, end_of(m->last)) >= 0)
+        return NULL;
+    const struct edit *x = search_from(m, seq, &shift);
+    while (x != NULL && seq_diff(seq, end_of(x)) >= 0)
+        x = x->next;
+    return x;
 }
 
 static bool is_old(const struct edit_map *m, uint32_t seq)

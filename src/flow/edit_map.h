@@ -21,6 +21,8 @@ enum { EDIT_BLOCK = 256, EDIT_HERE = EDIT_BLOCK - 40, EDIT_MORE = EDIT_BLOCK - 8
 
 /* No window is larger (RFC 7323): what lies further behind nobody asks for, and numbers must not come round to it. */
 enum { EDIT_FAR = 1 << 30 };
+/* So that edits without bytes have a limit, too: a list of them is walked when old bytes come again. */
+enum { EDIT_COUNTS = 16 };
 
 struct edit_block {
     struct edit_block *next;
@@ -48,10 +50,12 @@ struct edit_pool {
 
 struct edit_map {
     struct edit *first, *last;
+    struct edit *newest; /* the first of those that became part of it last; NULL: it has been forgotten */
     struct edit *adding, *adding_last;
     uint32_t shift;     /* receiver's number less the sender's, before the first edit */
     uint32_t shift_end; /* behind the last one */
-    uint32_t bytes;     /* in edits, those that are added included */
+    uint32_t shift_new; /* before the newest */
+    uint32_t bytes;     /* in edits, those that are added included; each counts EDIT_COUNTS more */
     uint32_t known;     /* sender's number: behind all that was forgotten */
     uint32_t gone;      /* from there on to known all was removed */
     bool edited;        /* there was an edit, if only one that has been forgotten; else known says nothing */
@@ -97,6 +101,9 @@ uint32_t edit_in(const struct edit_map *m, uint32_t seq);
 
 /* The same for the left edge of a block: the first byte that is in it in full. */
 uint32_t edit_in_left(const struct edit_map *m, uint32_t seq);
+
+/* The first edit that ends behind seq, or NULL. What was edited last is found at once. */
+const struct edit *edit_from(const struct edit_map *m, uint32_t seq);
 
 /* The longest run of the edit's bytes from `off`, of at most len - off, that lie in one piece. */
 size_t edit_piece(const struct edit *x, uint32_t off, const uint8_t **at);

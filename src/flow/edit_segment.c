@@ -219,13 +219,9 @@ static bool add_edit(struct edit_segments *s, const struct edit *x, uint32_t off
 uint32_t segments_stream(struct edit_segments *s, const struct edit_map *map, struct edit_source *source, uint32_t from,
                          uint32_t skip, uint32_t end)
 {
-    const struct edit *x = map->first;
+    const struct edit *x = edit_from(map, from);
     const uint8_t *at;
 
-    if (map->last == NULL || seq_diff(from, map->last->seq + map->last->removed) >= 0)
-        x = NULL;
-    while (x != NULL && seq_diff(from, x->seq + x->removed) >= 0)
-        x = x->next;
     while (seq_diff(from, end) < 0) {
         if (x != NULL && seq_diff(x->seq, from) <= 0) {
             if (!add_edit(s, x, skip))

@@ -216,10 +216,13 @@ static inline struct nst_flow *flow_at(const struct nst_engine *e, uint32_t numb
 {
     return (struct nst_flow *)(e->flows.base + number * e->flows.stride);
 }
+static inline uint32_t flow_index(const struct nst_engine *e, const struct nst_flow *f)
+{
+    return (uint32_t)(((const uint8_t *)f - e->flows.base) / e->flows.stride);
+}
 static inline uint32_t flow_number(const struct nst_flow *f)
 {
-    const struct nst_engine *e = f->engine;
-    return (uint32_t)(((const uint8_t *)f - e->flows.base) / e->flows.stride);
+    return flow_index(f->engine, f);
 }
 static inline void *flow_inspector(struct nst_flow *f, enum nst_side side)
 {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """examples/rewrite between real programs: iperf3, nginx and curl, git, DNS, and streams full of the word to replace.
 
-All at once for EDIT_SECONDS (15; the full minute: EDIT_SECONDS=60), on the cores that EDIT_CORES says (2). Not one
+All at once for EDIT_SECONDS (15; `make live`: a minute), on the cores that EDIT_CORES says (2). Not one
 connection may break; what is edited is edited exactly as told, and everything else is byte-identical.
 """
 import json

@@ -380,7 +380,7 @@ CASE(headers, true)
 static void refused(void **state)
 {
     setup(false);
-    config.edit_per_stream = 5;
+    config.edit_per_stream = 5 + 16; /* each counts 16 more */
     lab_run(&config, refused_body);
 }
 
