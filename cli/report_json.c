@@ -209,6 +209,16 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "unverified", e->unverified);
     put(object, "unkept_bytes", e->unkept_bytes);
     put(object, "lost_bytes", e->lost_bytes);
+    put(object, "keep_alives", e->keep_alives);
+    put(object, "syns_ignored", e->syns_ignored);
+    put(object, "resets_ignored", e->resets_ignored);
+    put(object, "beyond_window", e->beyond_window);
+    put(object, "stale", e->stale);
+    put(object, "bad_acks", e->bad_acks);
+    put(object, "urgent", e->urgent);
+    put(object, "selective", e->selective);
+    put(object, "acks_ignored", e->acks_ignored);
+    put(object, "normalised", e->normalised);
     put(object, "watch_full", e->watch_full);
     put(object, "given", e->given);
     put(object, "taken_over", e->taken_over);

@@ -73,10 +73,11 @@
  *   - has a FIN, and the end has sent one;
  *   - begins behind `next`, and would be refused for its distance from `acked` or the end's share of memory.
  * Then, after its FIN was looked at and before its bytes are, `next` and `acked` go on to the first place that is kept,
- * or where the segment's bytes begin, or to the hole's end (lost_bytes); its bytes are compared with `next` as it is now. What is kept there is delivered with this
- * segment, also when it has no bytes (DATA). Before the hole's end, each of these segments that follows goes on over the
- * next part that is missing. Behind it the next ACK above `next` tells of another hole. What is still kept behind a hole
- * when the flow closes, for whatever reason, is no DATA any more: nst_tcp_rest gives it in CLOSE.
+ * or where the segment's bytes begin, or to the hole's end (lost_bytes); its bytes are compared with `next` as it is now.
+ * What is kept there is delivered with this segment, also when it has no bytes (DATA). Before the hole's end, each of
+ * these segments that follows goes on over the next part that is missing. Behind it the next ACK above `next` tells of
+ * another hole. What is still kept behind a hole when the flow closes, for whatever reason, is no DATA any more:
+ * nst_tcp_rest gives it in CLOSE.
  * While there is a hole, no time stamp is too old, and a RST resets the end also with the number of the hole's end, or
  * one behind it, up to the end of what is kept.
  *
@@ -124,12 +125,12 @@
  * kept whatever on_conflict says.
  *
  * ---- States ----
- * STATE: this packet, sent or received, brings the end to another state of RFC 9293 than it had before. A state follows from
- * what the end has sent and received, as far as that was forwarded: the two SYNs, an ACK of its own SYN, the two FINs,
- * in which order they came by here, whether its own was acknowledged, a reset. CLOSED is also the state of an end of which nothing is known
- * yet; whether it listens nothing on the wire tells. TIME-WAIT stays until the flow ends. A stream that was
- * picked up or resumed is in ESTABLISHED from there on. A reset that an end sends closes it when the other end accepts it:
- * that is no STATE at the sender's half, unless only that is followed.
+ * STATE: this packet, sent or received, brings the end to another state of RFC 9293 than it had before. A state follows
+ * from what the end has sent and received, as far as that was forwarded: the two SYNs, an ACK of its own SYN, the two
+ * FINs, in which order they came by here, whether its own was acknowledged, a reset. CLOSED is also the state of an end of
+ * which nothing is known yet; whether it listens nothing on the wire tells. TIME-WAIT stays until the flow ends. A stream
+ * that was picked up or resumed is in ESTABLISHED from there on. A reset that an end sends closes it when the other end
+ * accepts it: that is no STATE at the sender's half, unless only that is followed.
  *
  * ---- What an end does not accept ----
  * ERROR: nst_tcp_error says why this end will not accept what the segment brings.
