@@ -38,13 +38,15 @@ bool fw_same(const struct fw_packet *p, const struct nst_object *record)
 /* The record's key is the name of one of the two streams: the same whichever end is taken for the client. */
 static void set_key(struct fw_packet *p)
 {
-    uint8_t other[FW_KEY_MAX];
-    size_t len = nst_flow_key(p->flow, NST_SERVER, p->key_bytes), n = nst_flow_key(p->flow, NST_CLIENT, other);
+    uint8_t other[FW_KEY_MAX], *key = p->name_bytes + FW_PREFIX;
+    size_t len = nst_flow_key(p->flow, NST_SERVER, key), n = nst_flow_key(p->flow, NST_CLIENT, other);
 
-    p->turned = n == len && memcmp(other, p->key_bytes, len) < 0;
+    p->turned = n == len && memcmp(other, key, len) < 0;
     if (p->turned)
-        memcpy(p->key_bytes, other, len);
-    p->key = (struct nst_slice){ p->key_bytes, len };
+        memcpy(key, other, len);
+    memcpy(p->name_bytes, FW_NAME, FW_PREFIX);
+    p->name = (struct nst_slice){ p->name_bytes, FW_PREFIX + len };
+    p->key = (struct nst_slice){ key, len };
 }
 
 static uint32_t be32(const uint8_t *p)
@@ -159,6 +161,12 @@ bool fw_decided(struct firewall *fw, const struct fw_packet *p, enum fw_fate *fa
     }
     *fate = FW_NOBODYS;
     return !p->may_open && current(p->config, c) && nst_now() < c->again;
+}
+
+bool fw_opens_nothing(const struct fw_packet *p, enum fw_fate *fate)
+{
+    *fate = p->may_open ? FW_NO : FW_NOBODYS;
+    return !p->c->allowed && !(p->may_open && allows(p, p->rule));
 }
 
 /* ---- the record's word ---- */

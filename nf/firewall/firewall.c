@@ -18,6 +18,15 @@ static void forget(struct firewall *fw, struct fw_packet *p, nst_time until)
         fw->count[FW_UNFORGOTTEN]++;
 }
 
+/* A packet that opens nothing most often belongs to nothing, and a look does not make an entry of what is not there. */
+static int look_up(struct firewall *fw, struct fw_packet *p)
+{
+    uint8_t record[FW_RECORD];
+    int rc = nst_get(fw->store, p->name, record, sizeof record, NULL, p->ev->until);
+
+    return rc == -EMSGSIZE ? 1 : rc == 0 ? -ENOENT : rc;
+}
+
 enum nst_verdict fw_handler(struct nst_flow *f, const struct nst_event *ev)
 {
     struct firewall *fw = nst_nf_arg(f);
@@ -38,6 +47,8 @@ enum nst_verdict fw_handler(struct nst_flow *f, const struct nst_event *ev)
     fw_look(fw, &p, f, ev);
     if (fw_decided(fw, &p, &fate))
         return fate == FW_KNOWN ? fw_admit(fw, &p, fate) : fw_deny(fw, &p, fate);
+    if (fw_opens_nothing(&p, &fate) && (rc = look_up(fw, &p)) < 0)
+        return rc == -ENOENT ? fw_deny(fw, &p, fate) : fw_fail(fw, &p, rc);
     for (int i = 0; i < FW_TRIES; i++) {
         NST_HELD struct nst_object *record = NULL;
         rc = nst_state_claim(fw->connections, p.key, &record, ev->until);

@@ -19,6 +19,7 @@
 
 enum {
     FW_KEY_MAX = NST_FLOW_KEY_MAX,
+    FW_PREFIX = 3,
     FW_RECORD = 24,
     FW_TRIES = 3, /* of claiming a record that other instances claim, too */
 };
@@ -52,7 +53,11 @@ struct fw_config {
     uint64_t *hits; /* by core and rule, the default being the last */
 };
 
+#define FW_NAME "fw:" /* what the names of records begin with */
+_Static_assert(sizeof FW_NAME == FW_PREFIX + 1, "that many bytes");
+
 struct firewall {
+    struct nst_store *store; /* borrowed */
     struct nst_state *connections;
     const struct fw_config *config;
     unsigned core;
@@ -85,13 +90,14 @@ struct fw_packet {
     const struct nst_event *ev;
     const struct fw_config *config;
     struct fw_flow *c;
+    struct nst_slice name;     /* of the record in the store; and without its prefix */
     struct nst_slice key;      /* of the connection's record */
     bool may_open;             /* such a packet can open a connection */
     bool turned;               /* the key's first end is the client */
     struct fw_opening opening; /* of the connection that it would open, or belongs to once that is known */
     size_t rule;               /* what the rules say of that */
     struct fw_segment segment; /* TCP */
-    uint8_t key_bytes[FW_KEY_MAX];
+    uint8_t name_bytes[FW_PREFIX + FW_KEY_MAX];
 };
 
 /* What is to be done with the record. */
@@ -107,6 +113,9 @@ void fw_look(struct firewall *fw, struct fw_packet *p, struct nst_flow *f, const
 
 /* It needs no record: it cannot belong to an earlier connection, or the same was decided a moment ago. */
 bool fw_decided(struct firewall *fw, const struct fw_packet *p, enum fw_fate *fate);
+
+/* It can only belong to a connection that is known elsewhere; what it is if there is none, is in *fate. */
+bool fw_opens_nothing(const struct fw_packet *p, enum fw_fate *fate);
 
 /* What the record says of it; FW_CHANGED: it has been changed, in place. */
 enum fw_fate fw_judge(struct firewall *fw, struct fw_packet *p, struct nst_object *record);

@@ -157,6 +157,7 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
 
     if (fw == NULL)
         return complain(why, -ENOMEM, "out of memory");
+    fw->store = env->store;
     fw->core = env->core;
     fw->replay = env->replay;
     fw->config = env->config;
@@ -169,7 +170,7 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
         fw->ttl_opening = NST_SEC(OPENING);
         fw->ttl_other = NST_SEC(OTHER);
         const struct nst_state_config config = {
-            .name = "fw:",
+            .name = FW_NAME,
             .kind = NST_STATE_OWNED,
             .size = FW_RECORD,
             .key_max = FW_KEY_MAX,
