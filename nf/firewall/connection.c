@@ -7,24 +7,22 @@
 
 enum { REASK_MS = 500, REFRESH_SHARE = 3, NEIGHBOUR_HOPS = 255 };
 
-/* ---- records: version, flags, type of ICMP, 5 spare bytes, rules 8, birth 8 ---- */
+/* ---- records: version, flags, type of ICMP, a spare byte, who has met the connection last, rules, birth ---- */
 enum { VERSION = 1, OPENER_IS_FIRST = 1, OUT = 2 };
 
 struct record {
-    uint8_t version, flags, type, spare[5];
+    uint8_t version, flags, type, spare;
+    uint32_t instance;
     uint64_t rules, birth;
 };
 _Static_assert(sizeof(struct record) == FW_RECORD, "as it is in the store");
 
 static bool read_record(const struct nst_object *o, struct record *r)
 {
-    static const uint8_t none[sizeof r->spare];
-
     if (o->len != sizeof *r)
         return false;
     memcpy(r, o->value, sizeof *r);
-    return r->version == VERSION && (r->flags & ~(OPENER_IS_FIRST | OUT)) == 0 &&
-           memcmp(r->spare, none, sizeof none) == 0 && r->birth != 0;
+    return r->version == VERSION && (r->flags & ~(OPENER_IS_FIRST | OUT)) == 0 && r->spare == 0 && r->birth != 0;
 }
 
 bool fw_same(const struct fw_packet *p, const struct nst_object *record)
@@ -104,6 +102,8 @@ void fw_look(struct firewall *fw, struct fw_packet *p, struct nst_flow *f, const
     p->config = fw->config;
     p->c = nst_flow_state(f);
     set_key(p);
+    p->stray = (ev->what & FW_EV_STRAY) != 0;
+    p->opens = false;
     p->may_open = true;
     if (h->proto == FW_TCP) {
         read_segment(h, ev->packet, &p->segment);
@@ -143,6 +143,8 @@ bool fw_decided(struct firewall *fw, const struct fw_packet *p, enum fw_fate *fa
     const struct fw_flow *c = p->c;
     bool tcp = p->opening.proto == FW_TCP;
 
+    if (p->stray)
+        return false;
     if (p->opening.proto == FW_ICMP6 && is_neighbour_discovery(p)) {
         fw->count[FW_NEIGHBOURS]++;
         *fate = FW_KNOWN;
@@ -166,7 +168,7 @@ bool fw_decided(struct firewall *fw, const struct fw_packet *p, enum fw_fate *fa
 bool fw_opens_nothing(const struct fw_packet *p, enum fw_fate *fate)
 {
     *fate = p->may_open ? FW_NO : FW_NOBODYS;
-    return !p->c->allowed && !(p->may_open && allows(p, p->rule));
+    return !p->stray && !p->c->allowed && !(p->may_open && allows(p, p->rule));
 }
 
 /* ---- the record's word ---- */
@@ -187,6 +189,7 @@ static void write_record(struct firewall *fw, const struct fw_packet *p, struct 
         .version = VERSION,
         .flags = (uint8_t)(((opener == NST_CLIENT) != p->turned ? OPENER_IS_FIRST : 0) | (p->opening.out ? OUT : 0)),
         .type = p->opening.type,
+        .instance = fw->instance,
         .rules = p->config->rules->id,
         .birth = birth,
     };
@@ -213,6 +216,7 @@ static enum fw_fate open_connection(struct firewall *fw, struct fw_packet *p, st
     write_record(fw, p, record, sender(p->ev), new_birth(fw));
     read_record(record, &r);
     adopt(p, &r);
+    p->opens = true;
     return FW_CHANGED;
 }
 
@@ -224,6 +228,13 @@ enum fw_fate fw_judge(struct firewall *fw, struct fw_packet *p, struct nst_objec
 
     if (record->there && !known)
         fw->count[FW_BAD_RECORDS]++;
+    if (p->stray) {
+        if (!known || (r.instance == fw->instance && r.birth == c->birth))
+            return FW_PLACELESS;
+        /* Another instance has seen what is missing here: it is met anew, in its middle. */
+        c->allowed = false;
+        c->tcp.state = FW_TCP_NONE;
+    }
     if (!known && c->allowed) { /* the store has lost it, or it was silent for longer than its record lives */
         set_opening(p, (enum nst_side)c->opener, c->type, c->out);
         p->rule = fw_rules_judge(p->config->rules, &p->opening);
@@ -240,16 +251,16 @@ enum fw_fate fw_judge(struct firewall *fw, struct fw_packet *p, struct nst_objec
     set_opening(p, (enum nst_side)c->opener, c->type, c->out);
     p->rule = fw_rules_judge(p->config->rules, &p->opening);
     if (r.rules == p->config->rules->id || p->config->rules->keep) {
-        if (!c->allowed || !current(p->config, c))
+        if (r.instance == fw->instance && (!c->allowed || !current(p->config, c)))
             return FW_KNOWN;
-        write_record(fw, p, record, (enum nst_side)c->opener, c->birth); /* so that it lives on */
-        return FW_CHANGED;
+    } else {
+        fw->count[FW_JUDGED]++;
+        if (!allows(p, p->rule)) {
+            fw->count[FW_CUT]++;
+            return FW_NO;
+        }
     }
-    fw->count[FW_JUDGED]++;
-    if (!allows(p, p->rule)) {
-        fw->count[FW_CUT]++;
-        return FW_NO;
-    }
+    /* So that it lives on, and those that had it before see that it has been here. */
     write_record(fw, p, record, (enum nst_side)c->opener, c->birth);
     return FW_CHANGED;
 }
@@ -293,14 +304,14 @@ static void note(struct firewall *fw, const struct fw_packet *p, const char *act
 }
 
 /* Its place among what its connection may do now. */
-static bool follow(struct fw_packet *p, bool known_before)
+static bool follow(struct fw_packet *p)
 {
     struct fw_flow *c = p->c;
     unsigned from = sender(p->ev);
 
     if (p->opening.proto != FW_TCP)
         return true;
-    if (p->may_open && !known_before) {
+    if (p->opens) {
         fw_tcp_begin(&c->tcp, from, &p->segment);
         return true;
     }
@@ -312,11 +323,11 @@ static bool follow(struct fw_packet *p, bool known_before)
 enum nst_verdict fw_admit(struct firewall *fw, struct fw_packet *p, enum fw_fate fate)
 {
     struct fw_flow *c = p->c;
-    bool before = c->allowed, opens = fate == FW_CHANGED && p->may_open && !before;
+    bool before = c->allowed;
 
     if (p->opening.proto == FW_ICMP6 && c->generation == 0 && fate == FW_KNOWN && is_neighbour_discovery(p))
         return NST_FORWARD;
-    if (opens) {
+    if (p->opens) {
         fw->count[FW_OPENED]++;
         hit(fw, p);
         note(fw, p, "allow");
@@ -326,7 +337,7 @@ enum nst_verdict fw_admit(struct firewall *fw, struct fw_packet *p, enum fw_fate
     if (before && current(p->config, c))
         p->rule = c->rule;
     decide(fw, p, true, nst_now() + life(fw, p) / REFRESH_SHARE);
-    if (follow(p, before))
+    if (follow(p))
         return NST_FORWARD;
     fw->count[FW_STRAYS]++;
     return NST_DROP;
@@ -357,10 +368,17 @@ enum nst_verdict fw_fail(struct firewall *fw, struct fw_packet *p, int rc)
         return nst_fail(p->flow, rc);
     fw->count[FW_RENEW_FAILED]++;
     p->c->again = nst_now() + NST_SEC(1);
-    if (follow(p, true))
+    if (follow(p))
         return NST_FORWARD;
     fw->count[FW_STRAYS]++;
     return NST_DROP;
+}
+
+bool fw_is_nowhere(const struct nst_event *ev)
+{
+    const struct nst_headers *h = nst_packet_headers(ev->packet);
+
+    return h->proto != FW_TCP || fw_tcp_flags_lie(h->tcp_flags);
 }
 
 enum nst_verdict fw_stray(struct firewall *fw, const struct nst_event *ev)

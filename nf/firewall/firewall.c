@@ -36,7 +36,7 @@ enum nst_verdict fw_handler(struct nst_flow *f, const struct nst_event *ev)
 
     if (ev->what & NST_EV_ICMP)
         return fw_icmp_error(fw, f);
-    if (ev->what & FW_EV_STRAY)
+    if (ev->what & FW_EV_STRAY && fw_is_nowhere(ev))
         return fw_stray(fw, ev);
     if (ev->what & NST_EV_CLOSE) {
         if (fw_over(&p, f, ev))
@@ -59,7 +59,7 @@ enum nst_verdict fw_handler(struct nst_flow *f, const struct nst_event *ev)
             rc = nst_state_commit(record, ev->until);
         else if (fate == FW_KNOWN)
             rc = nst_state_settle(record, ev->until);
-        else if (record->there)
+        else if (record->there && fate != FW_PLACELESS)
             rc = nst_state_forget(record, ev->until); /* denied now, although it was allowed */
         if (rc != -ESTALE) /* another instance has met it, too: see what that has made of it */
             break;
@@ -67,5 +67,7 @@ enum nst_verdict fw_handler(struct nst_flow *f, const struct nst_event *ev)
     }
     if (rc < 0)
         return fw_fail(fw, &p, rc);
+    if (fate == FW_PLACELESS)
+        return fw_stray(fw, ev);
     return fate == FW_KNOWN || fate == FW_CHANGED ? fw_admit(fw, &p, fate) : fw_deny(fw, &p, fate);
 }

@@ -62,6 +62,7 @@ struct firewall {
     const struct fw_config *config;
     unsigned core;
     bool replay;
+    uint32_t instance; /* a number of its own */
     struct fw_decisions *log;
     nst_time ttl_tcp, ttl_opening, ttl_other; /* of records */
     uint64_t births;
@@ -92,6 +93,8 @@ struct fw_packet {
     struct fw_flow *c;
     struct nst_slice name;     /* of the record in the store; and without its prefix */
     struct nst_slice key;      /* of the connection's record */
+    bool stray;                /* it has no place in its connection, as far as is known here */
+    bool opens;                /* it has opened one */
     bool may_open;             /* such a packet can open a connection */
     bool turned;               /* the key's first end is the client */
     struct fw_opening opening; /* of the connection that it would open, or belongs to once that is known */
@@ -102,10 +105,11 @@ struct fw_packet {
 
 /* What is to be done with the record. */
 enum fw_fate {
-    FW_KNOWN,   /* nothing: it allows the packet */
-    FW_CHANGED, /* to be written, and then it does */
-    FW_NO,      /* a rule does not allow it */
-    FW_NOBODYS, /* nobody knows its connection */
+    FW_KNOWN,     /* nothing: it allows the packet */
+    FW_CHANGED,   /* to be written, and then it does */
+    FW_NO,        /* a rule does not allow it */
+    FW_NOBODYS,   /* nobody knows its connection */
+    FW_PLACELESS, /* it has no place in it, and nobody knows better */
 };
 
 /* What is to be known of the packet before its record is. */
@@ -131,6 +135,8 @@ enum nst_verdict fw_fail(struct firewall *fw, struct fw_packet *p, int rc);
 /* The connection is allowed, and its record only has to live on: true where that can be done without a wait. */
 bool fw_renew(struct firewall *fw, const struct fw_packet *p);
 
+/* Nothing that another instance may have seen gives it a place. */
+bool fw_is_nowhere(const struct nst_event *ev);
 enum nst_verdict fw_stray(struct firewall *fw, const struct nst_event *ev);
 enum nst_verdict fw_icmp_error(struct firewall *fw, struct nst_flow *f);
 

@@ -4,6 +4,7 @@
 #include "firewall.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 static const struct nst_option options[] = {
     { "rules", "FILE", "what may open a connection, see nf/firewall/README.md",
@@ -158,6 +159,10 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
     if (fw == NULL)
         return complain(why, -ENOMEM, "out of memory");
     fw->store = env->store;
+    if (getrandom(&fw->instance, sizeof fw->instance, 0) != sizeof fw->instance) {
+        free(fw);
+        return complain(why, -EIO, "there are no random numbers");
+    }
     fw->core = env->core;
     fw->replay = env->replay;
     fw->config = env->config;
