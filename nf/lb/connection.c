@@ -165,6 +165,11 @@ bool lb_look(struct lb *lb, struct lb_packet *p, struct nst_flow *f, const struc
     p->syn = tcp && (h->tcp_flags & SYN);
     struct lb_flow *c = p->c;
     bool other = c->generation != p->config->generation, due = nst_now() >= c->again;
+    if (c->kind == LB_NOBODYS) {
+        if (!other && !due && !p->syn)
+            return false;
+        c->kind = LB_NEW;
+    }
     if (c->kind == LB_NEW || (c->kind == LB_NOT_OURS && (other || due))) {
         classify(p);
         c->generation = p->config->generation;
@@ -320,6 +325,8 @@ enum nst_verdict lb_send(struct lb *lb, struct lb_packet *p)
 
     if (c->kind == LB_NOT_OURS)
         return NST_FORWARD;
+    if (c->kind == LB_NOBODYS)
+        return lb_fail(lb, p, -ESRCH);
     if (c->kind == LB_CUT) {
         (void)nst_packet_refuse(p->ev); /* at a bounded rate, so that its ends need not find out by themselves */
         return NST_DROP;
@@ -361,6 +368,9 @@ enum nst_verdict lb_fail(struct lb *lb, struct lb_packet *p, int rc)
         c->again = nst_now() + NST_MS(REASK_MS);
         return NST_FORWARD;
     }
+    c->kind = LB_NOBODYS;
+    if (was != LB_NOBODYS)
+        c->again = nst_now() + NST_MS(REASK_MS);
     lb->count.unknown++;
     if (lb->unknown == LB_UNKNOWN_RESET)
         (void)nst_packet_refuse(p->ev);
@@ -406,7 +416,8 @@ enum nst_verdict lb_icmp_error(struct lb *lb, struct nst_flow *f, const struct n
     struct nst_packet *packet = ev->packet;
     bool to_near = ev->side == (enum nst_side)c->near, forward = c->kind == LB_FORWARD;
 
-    if (c->kind == LB_NEW || c->kind == LB_NOT_OURS || (forward && c->record.mode == LB_DSR && !to_near))
+    if (c->kind == LB_NEW || c->kind == LB_NOT_OURS || c->kind == LB_NOBODYS ||
+        (forward && c->record.mode == LB_DSR && !to_near))
         return NST_FORWARD;
     if (c->kind == LB_CUT || to_near != forward) {
         lb->count.strangers++;

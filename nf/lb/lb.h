@@ -57,6 +57,7 @@ enum lb_kind {
     LB_FORWARD, /* between a client and the service's address */
     LB_BACK,    /* between a back end, in mode nat, and a client */
     LB_CUT,     /* its back end's drain has ended */
+    LB_NOBODYS, /* the store does not know it; asked again after a while */
 };
 
 /* What a record says. */

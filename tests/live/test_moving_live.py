@@ -12,7 +12,7 @@ from test_lb_live import Backend, ask_kept
 from two_ways import TwoWays
 
 VIP = "10.99.0.10"
-BLOB = os.urandom(1 << 20)
+BLOB = os.urandom(6 << 20)
 DIGEST = hashlib.sha256(BLOB).hexdigest()
 RULES = "allow in tcp port 8080\nallow icmp type echo-request\ndefault drop\n"
 SERVICES = f"service web tcp {VIP}:80 {{\n" + "".join(
@@ -62,7 +62,7 @@ def test_traffic_moves_at_any_packet(net, redis, nf):
         names = [ask_kept(s) for s in idle]
         downloads = [net.download(f"{url}/slow/blob", 120) for _ in range(8)]
         wait_for(lambda: all(d.size() > 0 for d in downloads), 30, "the downloads to begin")
-        for n in range(4): # one way is closed while its instance is replaced, as a router does that notices
+        for n in range(3): # one way is closed while its instance is replaced, as a router does that notices
             way = n % 2
             net.open[way] = False
             instances[way].kill()
@@ -80,7 +80,7 @@ def test_traffic_moves_at_any_packet(net, redis, nf):
             status, report = i.interrupt()
             assert status == 0, i.text()
             counts.append(report["module"])
-            assert report["engine"]["packets"] > 10
+            assert report["engine"]["packets"] > 0
     assert net.moves > 50
     assert sum(c["connections_taken_over"] for c in counts) > 8
     if nf == "lb":
