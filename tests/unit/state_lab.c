@@ -9,6 +9,7 @@ struct lab_request {
     void *out; /* where the caller wants the value and the number */
     uint64_t *number;
     uint64_t got;
+    bool counts;
     int rc;
     uint8_t bytes[]; /* key, value, room for the answer */
 };
@@ -87,14 +88,19 @@ static void front_start(struct nst_store *s, const struct store_request *rq, str
     }
     struct lab_request *r = malloc(sizeof *r + rq->key.len + rq->val.len + rq->cap + 8);
     CHECK(r != NULL);
-    *r = (struct lab_request){ .front = me, .f = f, .rq = *rq, .out = rq->out, .number = rq->number };
+    *r = (struct lab_request){
+        .front = me, .f = f, .rq = *rq, .out = rq->out, .counts = rq->op == STORE_GET || rq->op == STORE_OWN
+    };
     memcpy(r->bytes, rq->key.p, rq->key.len);
     r->rq.key.p = r->bytes;
     if (rq->val.len != 0)
         memcpy(r->bytes + rq->key.len, rq->val.p, rq->val.len);
     r->rq.val.p = r->bytes + rq->key.len;
     r->rq.out = r->bytes + rq->key.len + rq->val.len;
-    r->rq.number = &r->got;
+    if (r->counts) { /* of others it is written at once, to where it is wanted */
+        r->number = rq->number;
+        r->rq.number = &r->got;
+    }
     f->op = r;
     f->stop = give_up;
     if (me->keep_requests)
