@@ -38,6 +38,7 @@ def test_the_examples_are_right(name, capture, tmp_path):
     if not name.endswith(".yaml"):
         pytest.skip("not a configuration")
     own = {"firewall.yaml": ["--rules", RULES.replace("ips", "firewall"), "--log", "/dev/null"],
+           "nat.yaml": [],
            "lb.yaml": ["--services", os.path.join(ROOT, "nf", "lb", "services.example")]}
     there = own.get(name, ["--rules", RULES, "--alerts", "/dev/null"])
     there += ["--store", "mem:", "-r", capture, "--no-huge", "--cores", "1", "--cpu", "0"]
