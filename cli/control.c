@@ -247,7 +247,7 @@ static void serve(void *arg)
     if (k->scope != NULL && nst_scope_close(k->scope) < 0)
         nst_log(NST_LOG_DEBUG, "control was closed from within");
     if (k->in->heart != NULL)
-        heart_farewell(k->in);
+        heart_farewell(k->in->heart);
     nst_watch_remove(k->reactor, &k->quit);
     if (k->listener.fd >= 0)
         nst_watch_remove(k->reactor, &k->listener);
@@ -266,7 +266,7 @@ static void *control_thread(void *arg)
     return NULL;
 }
 
-/* Where it listens: a descriptor, or -1 where it does not. -EEXIST, or what else went wrong where it was asked for. */
+/* Where it listens; the descriptor stays -1 where it does not. -EEXIST, or what else went wrong where it was asked for. */
 static int make_place(struct control *k, struct complaint *c)
 {
     const struct settings *s = k->in->s;
@@ -275,12 +275,14 @@ static int make_place(struct control *k, struct complaint *c)
     int fd;
 
     if (strcmp(dir, "no") == 0 || (s->n_inputs != 0 && !wanted))
-        return -1;
+        return 0;
     fd = place_make(dir, s->instance != NULL ? s->instance : s->module->name, s->instance != NULL, &k->place, c);
+    if (fd >= 0)
+        k->listener.fd = fd;
     if (fd >= 0 || wanted)
-        return fd;
+        return fd < 0 ? fd : 0;
     nst_log(NST_LOG_DEBUG, "this instance cannot be asked anything: %s", c->text);
-    return -1;
+    return 0;
 }
 
 int control_open(struct instance *in, struct complaint *c)
@@ -293,9 +295,9 @@ int control_open(struct instance *in, struct complaint *c)
     k->in = in;
     k->since = time(NULL);
     k->hangup.fd = k->quit.fd = -1;
-    k->listener = (struct nst_watch){ .events = EPOLLIN, .ready = on_client };
-    rc = k->listener.fd = make_place(k, c);
-    if (rc >= -1) /* no errno is that small */
+    k->listener = (struct nst_watch){ .fd = -1, .events = EPOLLIN, .ready = on_client };
+    rc = make_place(k, c);
+    if (rc == 0)
         rc = heart_claim(&in->heart, in->s, c);
     in->control = k;
     if (rc < 0 || (k->listener.fd < 0 && in->heart == NULL))
@@ -350,6 +352,8 @@ void control_close(struct instance *in)
         close(k->quit.fd);
     if (k->listener.fd >= 0)
         close(k->listener.fd);
+    if (!k->started && in->heart != NULL)
+        heart_give_back(in->heart);
     heart_free(in->heart);
     in->heart = NULL;
     free(k);

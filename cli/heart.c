@@ -243,12 +243,23 @@ static void claim_task(void *arg)
     nst_reactor_stop(nst_reactor_self());
 }
 
-int heart_claim(struct heart **out, const struct settings *s, struct complaint *c)
+/* On a reactor that lives no longer than fn, which stops it. */
+static int on_own_reactor(void (*fn)(void *arg), void *arg)
 {
     const struct nst_reactor_config config = {
         .name = "heart", .cpu = -1, .stacks = 16, .stack_size = HEART_STACK, .stall_after = NST_NEVER
     };
     struct nst_reactor *reactor = NULL;
+    int rc = nst_reactor_open(&reactor, &config);
+
+    if (rc == 0)
+        rc = nst_reactor_run(reactor, fn, arg);
+    nst_reactor_close(reactor);
+    return rc;
+}
+
+int heart_claim(struct heart **out, const struct settings *s, struct complaint *c)
+{
     struct claim k = { 0 };
     struct heart *h;
     int rc;
@@ -265,10 +276,7 @@ int heart_claim(struct heart **out, const struct settings *s, struct complaint *
         snprintf(h->host, sizeof h->host, "?");
     name_machine(h->machine, sizeof h->machine);
     snprintf(h->key, sizeof h->key, HEART_PREFIX "%s", s->instance);
-    rc = nst_reactor_open(&reactor, &config);
-    if (rc == 0)
-        rc = nst_reactor_run(reactor, claim_task, &k);
-    nst_reactor_close(reactor);
+    rc = on_own_reactor(claim_task, &k);
     rc = rc < 0 ? rc : k.rc;
     if (rc == -EEXIST) {
         heart_free(h);
@@ -385,9 +393,8 @@ void heart_beat(void *arg)
     free(r);
 }
 
-void heart_farewell(struct instance *in)
+void heart_farewell(struct heart *h)
 {
-    struct heart *h = in->heart;
     struct nst_slice last = { h->value, h->len }, gone = { "{}", 2 };
 
     /* Whoever has taken the name meanwhile is left alone. */
@@ -396,6 +403,24 @@ void heart_farewell(struct instance *in)
         nst_log(NST_LOG_DEBUG, "the name %s was not given back", h->s->instance);
     nst_store_close(h->store);
     h->store = NULL;
+}
+
+static void give_back_task(void *arg)
+{
+    struct heart *h = arg;
+
+    if (nst_store_open(&h->store, h->s->store, NULL, NULL) == 0 &&
+        nst_store_ping(h->store, nst_now() + NST_MS(500)) == 0)
+        heart_farewell(h);
+    nst_store_close(h->store);
+    h->store = NULL;
+    nst_reactor_stop(nst_reactor_self());
+}
+
+void heart_give_back(struct heart *h)
+{
+    if (h->mine && on_own_reactor(give_back_task, h) < 0)
+        nst_log(NST_LOG_DEBUG, "the name %s was not given back", h->s->instance);
 }
 
 void heart_free(struct heart *h)

@@ -27,7 +27,10 @@ int heart_claim(struct heart **out, const struct settings *s, struct complaint *
 void heart_beat(void *in);
 
 /* Says farewell, so that the name is free at once; waits for half a second at most. On the same reactor. */
-void heart_farewell(struct instance *in);
+void heart_farewell(struct heart *h);
+
+/* The same where the instance has come to nothing, before control had a reactor: on one of its own, on this thread. */
+void heart_give_back(struct heart *h);
 
 /* NULL is allowed. */
 void heart_free(struct heart *h);

@@ -2,9 +2,7 @@
 #include "replay.h"
 #include "commands.h"
 #include "line.h"
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "report.h"
 
 void help_replay(void)
 {
@@ -16,16 +14,9 @@ void help_replay(void)
     printf("\nExample:\n  netstar replay ips --rules my.rules --alerts /dev/null -r in.pcap --times 20\n");
 }
 
-static int write_json(const struct replay_result *r, const char *path)
+static int write_json(const void *what, FILE *out)
 {
-    FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
-    int rc = out != NULL ? replay_json(r, out) : -errno;
-
-    if (out != NULL && out != stdout && fclose(out) != 0 && rc == 0)
-        rc = -errno;
-    if (rc < 0)
-        nst_log(NST_LOG_ERROR, "--report %s: %s", path, strerror(-rc));
-    return rc;
+    return replay_json(what, out);
 }
 
 static int run(const struct settings *s)
@@ -39,7 +30,7 @@ static int run(const struct settings *s)
         if (!s->quiet)
             replay_text(&r, stderr);
         if (s->report != NULL)
-            rc = write_json(&r, s->report);
+            rc = report_to(s->report, write_json, &r);
     }
     replay_free(&r);
     return rc < 0 ? EXIT_FAILED : 0;

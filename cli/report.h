@@ -56,6 +56,9 @@ struct json_t *report_value(const struct report *r);
 /* 0, or the errno of writing. */
 int report_json(const struct report *r, FILE *out);
 
+/* Has `write` write to a file, or to standard output where path is "-". 0, or the errno, which was logged. */
+int report_to(const char *path, int (*write)(const void *what, FILE *out), const void *what);
+
 /* Takes the next line "  name  value" off a module's text: two blanks or more, or a tab, part the two, as the name may
  * have single blanks in it; where there is no such gap the last blank does. False at the end. */
 struct report_line {

@@ -295,3 +295,15 @@ int report_json(const struct report *r, FILE *out)
     json_decref(root);
     return rc;
 }
+
+int report_to(const char *path, int (*write)(const void *what, FILE *out), const void *what)
+{
+    FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
+    int rc = out != NULL ? write(what, out) : -errno;
+
+    if (out != NULL && out != stdout && fclose(out) != 0 && rc == 0)
+        rc = -errno;
+    if (rc < 0)
+        nst_log(NST_LOG_ERROR, "--report %s: %s", path, strerror(-rc));
+    return rc;
+}

@@ -33,16 +33,9 @@ static void help_module(const char *name, const struct nst_module *m)
     settings_help(stdout, m, FOR_RUN);
 }
 
-static int write_json(const struct report *r, const char *path)
+static int write_json(const void *what, FILE *out)
 {
-    FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
-    int rc = out != NULL ? report_json(r, out) : -errno;
-
-    if (out != NULL && out != stdout && fclose(out) != 0 && rc == 0)
-        rc = -errno;
-    if (rc < 0)
-        nst_log(NST_LOG_ERROR, "--report %s: %s", path, strerror(-rc));
-    return rc;
+    return report_json(what, out);
 }
 
 /* DPDK starts once in a process, so this one begins anew. It comes back only when that fails. */
@@ -73,7 +66,7 @@ static int run(const struct settings *s, int argc, char *argv[])
     if (report.ran) {
         if (!s->quiet)
             report_text(&report, stderr);
-        if (s->report != NULL && write_json(&report, s->report) < 0)
+        if (s->report != NULL && report_to(s->report, write_json, &report) < 0)
             rc = rc < 0 ? rc : -EIO;
     }
     report_free(&report);

@@ -270,6 +270,15 @@ static void module_report(void *arg, FILE *out)
     }
 }
 
+static uint64_t module_kept(void *arg)
+{
+    const struct firewall *fw = arg;
+    struct nst_state_stats stats;
+
+    nst_state_stats(fw->connections, &stats);
+    return stats.kept;
+}
+
 const struct nst_module firewall_module = {
     .abi = NST_MODULE_ABI,
     .name = "firewall",
@@ -281,6 +290,7 @@ const struct nst_module firewall_module = {
     .quiet = module_quiet,
     .merge = module_merge,
     .report = module_report,
+    .kept = module_kept,
     .prepare = module_prepare,
     .swap = module_swap,
     .dispose = module_dispose,

@@ -213,17 +213,17 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
 }
 
 /* ---- report ---- */
-#define NAT_COUNTS(X)                                                                                            \
-    X(out, "translated, outward")                                                                                \
-    X(in, "translated, inward")                                                                                  \
-    X(hairpin, "between inside hosts") X(errors, "ICMP errors") X(made, "mappings made")                         \
-        X(met, "mappings of others, met") X(raced, "races lost") X(occupied, "ports found occupied")             \
-            X(extended, "lives changed") X(broken, "mappings made anew") X(blocks_taken, "blocks taken")         \
-                X(blocks_given, "blocks given back") X(blocks_lost, "blocks lost") X(unpaired, "not paired")     \
-                    X(exhausted, "ports exhausted") X(no_mapping, "dropped: no mapping")                         \
-                        X(filtered, "dropped: filtered") X(no_map, "dropped: cannot be mapped")                  \
-                            X(spoofed, "dropped: inside address outside") X(others, "neither inside nor public") \
-                                X(bad_records, "records not understood")
+#define NAT_COUNTS(X)                                                                                          \
+    X(out, "translated, outward")                                                                              \
+    X(in, "translated, inward")                                                                                \
+    X(hairpin, "between inside hosts")                                                                         \
+    X(errors, "ICMP errors") X(made, "mappings made") X(met, "mappings of others, met") X(raced, "races lost") \
+        X(occupied, "ports found occupied") X(extended, "lives changed") X(broken, "mappings made anew")       \
+            X(blocks_taken, "blocks taken") X(blocks_given, "blocks given back") X(blocks_lost, "blocks lost") \
+                X(unpaired, "not paired") X(exhausted, "ports exhausted") X(no_mapping, "dropped: no mapping") \
+                    X(filtered, "dropped: filtered") X(no_map, "dropped: cannot be mapped")                    \
+                        X(spoofed, "dropped: inside address outside") X(others, "neither inside nor public")   \
+                            X(bad_records, "records not understood")
 
 static void module_merge(void *arg, const void *other)
 {
@@ -257,6 +257,20 @@ static void module_report(void *arg, FILE *out)
     report_state(out, "remote ends", nat->permitted);
 }
 
+static uint64_t module_kept(void *arg)
+{
+    const struct nat *nat = arg;
+    const struct nst_state *const states[] = { nat->inside, nat->outside, nat->permitted };
+    uint64_t n = 0;
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        struct nst_state_stats st = { 0 };
+        if (states[i])
+            nst_state_stats(states[i], &st);
+        n += st.kept;
+    }
+    return n;
+}
+
 const struct nst_module nat_module = {
     .abi = NST_MODULE_ABI,
     .name = "nat",
@@ -267,4 +281,5 @@ const struct nst_module nat_module = {
     .close = module_close,
     .merge = module_merge,
     .report = module_report,
+    .kept = module_kept,
 };

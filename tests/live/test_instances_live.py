@@ -95,6 +95,13 @@ def test_a_name_is_one_instances(lab, redis, rules):
             assert third.interrupt()[0] == 0
 
 
+def test_a_start_that_fails_keeps_no_name(lab, redis, rules):
+    netstar = named(lab, redis.url, rules, "edge", "nosuch0,nosuch1")
+    with pytest.raises(LabError, match="nosuch0"):
+        netstar.start()
+    assert top(lab, redis) == {} and os.listdir(run_dir(lab)) == []
+
+
 def test_a_silent_owner_loses_its_name(lab, redis, rules):
     with named(lab, redis.url, rules, "edge", QUIET) as old:
         wait_for(lambda: "flows" in top(lab, redis).get("edge", {}), 10, "its heart")
