@@ -50,10 +50,10 @@ static inline uint8_t *rebuild_frame(const struct rebuild_capture *c, uint64_t i
 }
 
 /* Asks for the headers of a frame, as who receives from a card would. */
-static inline void rebuild_fetch(const struct rebuild_capture *c, uint64_t i)
+static inline void rebuild_fetch(const struct rebuild_capture *c, uint64_t i, unsigned lines)
 {
     if (i < c->packets) {
-        const uint8_t *p = rebuild_frame(c, i), *end = p + 2 * REBUILD_ALIGN;
+        const uint8_t *p = rebuild_frame(c, i), *end = p + lines * REBUILD_ALIGN;
         for (; p < end; p += REBUILD_ALIGN)
             __builtin_prefetch(p, 0, 2);
     }

@@ -23,7 +23,7 @@ static void pass(struct run *r)
         struct nst_headers h = { 0 };
         struct flow_key key;
         bool from_b;
-        rebuild_fetch(c, i + REBUILD_AHEAD);
+        rebuild_fetch(c, i + REBUILD_AHEAD, 2);
         r->m.buf_addr = rebuild_frame(c, i);
         r->m.data_len = c->frames[i].len;
         r->m.pkt_len = c->frames[i].len;

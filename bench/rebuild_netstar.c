@@ -39,7 +39,7 @@ static unsigned port_receive(struct nst_port *port, struct rte_mbuf **m, unsigne
         return 0;
     for (unsigned i = 0; i < n; i++) {
         const struct rebuild_frame *f = &c->frames[p->next + i];
-        rebuild_fetch(c, p->next + i + REBUILD_AHEAD);
+        rebuild_fetch(c, p->next + i + REBUILD_AHEAD, 1);
         m[i]->buf_addr = (uint8_t *)c->bytes + (size_t)f->at * REBUILD_ALIGN;
         m[i]->data_off = REBUILD_LEAD;
         m[i]->data_len = f->len;

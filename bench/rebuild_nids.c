@@ -57,7 +57,7 @@ static void pass(const struct rebuild_capture *c)
 
     for (uint64_t i = 0; i < c->packets; i++) {
         uint8_t *frame = rebuild_frame(c, i);
-        rebuild_fetch(c, i + REBUILD_AHEAD);
+        rebuild_fetch(c, i + REBUILD_AHEAD, 2);
         head.caplen = head.len = c->frames[i].len;
         nids_pcap_handler(NULL, &head, frame);
     }

@@ -25,10 +25,12 @@ struct nst_packet *nst_flow_packet(const struct nst_flow *f, enum nst_side side)
 
 bool nst_flow_bytes(struct nst_flow *f, enum nst_side side, struct nst_slice *next)
 {
-    const struct nst_inspector *inspect = f->engine->nf->half[side].inspect;
+    const struct nst_engine *e = f->engine;
+    const struct nst_inspector *inspect = e->half[side].inspect;
+    const struct flow_turn *turn = f->turn[side];
 
-    return inspect != NULL && inspect->bytes != NULL && nst_flow_packet(f, side) != NULL &&
-           inspect->bytes(flow_inspector(f, side), f, side, next);
+    return inspect != NULL && inspect->bytes != NULL && turn != NULL && turn->ev.packet != NULL &&
+           inspect->bytes(f->state + e->state_at[side], f, side, next);
 }
 
 struct nst_packet *nst_take(const struct nst_event *ev)

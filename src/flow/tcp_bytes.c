@@ -228,6 +228,16 @@ bool tcp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct nst_sl
     struct tcp_end *t = self;
     const struct nst_packet *p = nst_flow_packet(f, side);
 
+    /* Nothing is kept, or but what was delivered before: all is in the packet, most times from its first byte on. */
+    if (likely((t->flags & (TCP_URGENT | TCP_FIN_KNOWN)) == 0 && (t->kept.last == NULL || t->kept.end == next_seq(t)) &&
+               t->fresh == p->h.payload_len && mbuf_of(p)->nb_segs == 1)) {
+        if (t->given == t->fresh)
+            return false;
+        *out = (struct nst_slice){ rte_pktmbuf_mtod_offset(mbuf_of(p), const uint8_t *, p->h.payload) + t->given,
+                                   t->fresh - t->given };
+        t->given = t->fresh;
+        return true;
+    }
     if (unlikely((t->flags & TCP_URGENT) && next_seq(t) + t->given == t->urgent && t->given != t->fresh))
         t->given++; /* read elsewhere */
     if (t->given == t->fresh)
