@@ -402,8 +402,8 @@ int engine_poll(struct nst_poller *self)
         if (!e->replay) {
             set_tick(e, nst_now());
             if (e->tick != e->expired_at) {
-                e->expired_at = e->tick;
-                flows_expire(e);
+                if (flows_expire(e)) /* else in the next turn, so that flows end as fast as they come */
+                    e->expired_at = e->tick;
                 fragments_expire(&e->fragments, e->tick);
             }
         }

@@ -257,8 +257,8 @@ void flows_heard(struct nst_flow *f, const struct nst_packet *p);
 void flows_retire(struct nst_flow *f, enum nst_close_why why);
 /* Ends the retired flows whose halves are idle: CLOSE, then the memory. May wait. */
 void flows_end(struct nst_engine *e);
-/* Retires flows whose time has come. */
-void flows_expire(struct nst_engine *e);
+/* Retires flows whose time has come, in live traffic at most a batch of them. False: there may be more. */
+bool flows_expire(struct nst_engine *e);
 
 /* ---- half.c: what a packet meets at a half beyond the straight way (way.h) ---- */
 void flow_packet(struct nst_engine *e, struct nst_flow *f, struct nst_packet *p);

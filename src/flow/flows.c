@@ -341,7 +341,7 @@ void flows_end(struct nst_engine *e)
     }
 }
 
-void flows_expire(struct nst_engine *e)
+bool flows_expire(struct nst_engine *e)
 {
     unsigned budget = EXPIRE_BATCH;
 
@@ -363,4 +363,5 @@ void flows_expire(struct nst_engine *e)
             }
         }
     }
+    return budget > 0;
 }
