@@ -160,6 +160,7 @@ static void expires_body(void)
     lab_handshake(path, 1000, 500);
     until_returned(1);
     check_eq(why, NST_CLOSED_BY_TIMEOUT);
+    lab_turns(2);
     check_eq(lab_stats().flows, 0);
 }
 
