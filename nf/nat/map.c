@@ -140,10 +140,7 @@ int nat_map(struct nat *nat, const struct nat_packet *x, struct nst_object **m, 
     for (unsigned races = 0; races < RACES && (rc == -EEXIST || rc == -ESTALE); races++) {
         if (races > 0)
             nst_state_release(*m);
-        bool kept = (*m = nst_state_kept(nat->inside, key_of(&x->src))) != NULL;
-        nst_state_release(*m);
         rc = nat_find_inside(nat, &x->src, m, until);
-        nat->count.met += rc == 0 && !kept;
         if (rc == -ENOENT)
             rc = make(nat, x, *m, until);
     }
@@ -227,6 +224,7 @@ int nat_use(struct nat *nat, struct nst_flow *f, struct nst_packet *p, struct ns
         rc = touch_inside(nat, &r, life, until);
     if (rc == 0) {
         nat_busy(nat, &r.outside, nst_now() + life + MARGIN);
+        nat->count.met += local->touched == 0;
         local->life = life;
         local->touched = nst_now();
         nat->count.extended++;
