@@ -238,6 +238,98 @@ static void old_connection_body(void)
     stop_liar();
 }
 
+/* ---- what a server did not carry out: a script that it does not know goes out once more, with its text, and only then;
+ *      the rest is for the caller to ask again ---- */
+
+static void say_no(struct lab_liar *l, int fd)
+{
+    static const char *const answers[] = { "-NOSCRIPT No matching script.\r\n",
+                                           ":1\r\n",
+                                           "-NOSCRIPT No matching script.\r\n",
+                                           "-NOSCRIPT No matching script.\r\n",
+                                           "-LOADING Redis is loading\r\n",
+                                           "-TRYAGAIN\r\n",
+                                           "-CLUSTERDOWN\r\n",
+                                           "-MOVED 1 127.0.0.1:1\r\n",
+                                           "-READONLY You can't write\r\n" };
+
+    if (!pong(l, fd) || l->connections > 1) {
+        lab_liar_wait_closed(l, fd);
+        return;
+    }
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        if (!lab_liar_read(l, fd, 1, NULL))
+            return;
+        lab_liar_say(fd, answers[i], strlen(answers[i]));
+    }
+    lab_liar_wait_closed(l, fd);
+}
+
+static void not_carried_out_body(void)
+{
+    start_liar(say_no, NULL);
+    assert_int_equal(nst_cas(store, text("k"), text("v"), 7, 0, patience()), 0);
+    assert_int_equal(nst_cas(store, text("k"), text("v"), 7, 0, patience()), -EIO);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(nst_put(store, text("k"), text("v"), 0, patience()), -EAGAIN);
+    assert_int_equal(stats().connects, 1);
+    /* it has become a replica: another connection, which may lead to the master */
+    assert_int_equal(nst_put(store, text("k"), text("v"), 0, patience()), -EAGAIN);
+    assert_int_equal(nst_store_ping(store, patience()), 0);
+    assert_int_equal(stats().connects, 2);
+    assert_int_equal(stats().in_flight, 0);
+    stop_liar();
+}
+
+/* ---- a server that is silent: the breaker opens, lets a request through now and then, and shuts when one is answered */
+
+static volatile bool silent;
+static void say_nothing_for_a_while(struct lab_liar *l, int fd)
+{
+    int n = 0;
+
+    if (!pong(l, fd))
+        return;
+    while (lab_liar_read(l, fd, 1, NULL)) {
+        n++;
+        if (!silent) {
+            for (; n > 0; n--)
+                SAY(fd, "+OK\r\n");
+        }
+    }
+}
+
+static void breaker_body(void)
+{
+    int rc, refused = 0;
+
+    silent = true;
+    start_liar(say_nothing_for_a_while, NULL);
+    for (int i = 0; i < 16; i++) {
+        assert_int_equal(nst_put(store, text("k"), text("v"), 0, in_ms(2)), -ETIMEDOUT);
+        assert_int_equal(stats().tripped, i == 15);
+    }
+    for (nst_time until = in_ms(350); nst_now() < until;) {
+        rc = nst_put(store, text("k"), text("v"), 0, in_ms(2));
+        assert_true(rc == -EHOSTDOWN || rc == -ETIMEDOUT);
+        refused += rc == -EHOSTDOWN;
+        assert_int_equal(nst_sleep(in_ms(1)), 0);
+    }
+    assert_int_equal(stats().shed, refused);
+    assert_true(refused > 0);
+    assert_in_range(stats().timeouts, 16, 20); /* and a few that looked whether it is over */
+    silent = false;
+    for (nst_time until = patience(); (rc = nst_put(store, text("k"), text("v"), 0, in_ms(500))) != 0;) {
+        assert_true(rc == -EHOSTDOWN || rc == -ETIMEDOUT);
+        assert_true(nst_now() < until);
+        assert_int_equal(nst_sleep(in_ms(5)), 0);
+    }
+    assert_int_equal(nst_put(store, text("k"), text("v"), 0, patience()), 0);
+    assert_int_equal(stats().tripped, 1);
+    assert_non_null(strstr(logged, "answers again"));
+    stop_liar();
+}
+
 /* ---- answers that nobody asked for ---- */
 
 static void say_unasked(struct lab_liar *l, int fd)
@@ -346,6 +438,8 @@ ON_REACTOR(closed_in_an_answer)
 ON_REACTOR(late)
 ON_REACTOR(old_connection)
 ON_REACTOR(unasked)
+ON_REACTOR(not_carried_out)
+ON_REACTOR(breaker)
 ON_REACTOR(mute)
 ON_REACTOR(mute_and_deadline)
 ON_REACTOR(greetings)
@@ -366,6 +460,8 @@ int main(void)
         cmocka_unit_test(late),
         cmocka_unit_test(old_connection),
         cmocka_unit_test(unasked),
+        cmocka_unit_test(not_carried_out),
+        cmocka_unit_test(breaker),
         cmocka_unit_test(mute),
         cmocka_unit_test(mute_and_deadline),
         cmocka_unit_test(greetings),

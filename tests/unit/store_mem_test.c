@@ -358,11 +358,121 @@ static void open_errors(void **state)
     nst_store_close(NULL);
 }
 
+/* Random operations on a pool beside a model that looks at every number. */
+static void pool_model_body(void)
+{
+    enum { SIZE = 37, TIMES = 20000 };
+    struct {
+        bool given;
+        uint64_t ticket;
+        nst_time free_at;
+    } model[SIZE] = { 0 };
+    nst_time now = NST_SEC(1);
+    unsigned seed = 7;
+
+    open_store(0);
+    for (int i = 0; i < TIMES; i++) {
+        struct nst_lease lease;
+        unsigned v = (unsigned)rand_r(&seed) % SIZE;
+        nst_time lasts = NST_MS(1 + rand_r(&seed) % 20);
+        int rc;
+        now += NST_US(1 + rand_r(&seed) % 1000);
+        nst_clock_set(reactor, now);
+        switch (rand_r(&seed) % 3) {
+        case 0: {
+            nst_time first = NST_NEVER;
+            unsigned fresh = 0;
+            while (fresh < SIZE && model[fresh].given)
+                fresh++;
+            for (unsigned j = 0; j < SIZE; j++)
+                first = model[j].given && model[j].free_at < first ? model[j].free_at : first;
+            rc = nst_pool_take(store, text("p"), SIZE, lasts, &lease, NST_NEVER);
+            if (fresh == SIZE && first > now) {
+                assert_int_equal(rc, -ENOENT);
+                break;
+            }
+            assert_int_equal(rc, 0);
+            if (fresh < SIZE)
+                assert_int_equal(lease.value, fresh);
+            else
+                assert_true(model[lease.value].free_at == first);
+            assert_true(lease.ticket > model[lease.value].ticket);
+            model[lease.value].given = true;
+            model[lease.value].ticket = lease.ticket;
+            model[lease.value].free_at = now + lasts;
+            break;
+        }
+        case 1:
+            lease = (struct nst_lease){ .ticket = model[v].ticket + (rand_r(&seed) % 4 == 0), .value = v };
+            rc = nst_pool_give(store, text("p"), lease, NST_NEVER);
+            assert_int_equal(rc, model[v].given && lease.ticket == model[v].ticket ? 0 : -ESTALE);
+            if (rc == 0)
+                model[v].free_at = now;
+            break;
+        default:
+            lease = (struct nst_lease){ .ticket = model[v].ticket, .value = v };
+            rc = nst_pool_keep(store, text("p"), lease, lasts, NST_NEVER);
+            assert_int_equal(rc, model[v].given ? 0 : -ESTALE);
+            if (rc == 0)
+                model[v].free_at = now + lasts;
+            break;
+        }
+    }
+    nst_store_close(store);
+}
+
+static void pool_model(void **state)
+{
+    on_reactor(pool_model_body);
+}
+
+/* Keys that are there all the time are told, although the table grows under the scan. */
+static void scan_growing_body(void)
+{
+    enum { KEPT = 700, MORE = 20000 };
+    static uint8_t page[4096], seen[KEPT];
+    struct nst_scan at = { 0 };
+    char key[16];
+    int more = 0;
+
+    open_store(0);
+    for (int i = 0; i < KEPT; i++) {
+        snprintf(key, sizeof key, "kept%d", i);
+        assert_int_equal(nst_put(store, text(key), text("v"), 0, NST_NEVER), 0);
+    }
+    while (!at.done) {
+        const void *place = page;
+        int rc = nst_scan(store, text("kept"), &at, page, 64, NST_NEVER);
+        assert_true(rc >= 0);
+        for (int i = 0; i < rc; i++) {
+            struct nst_slice k = nst_scan_key(&place);
+            char copy[16] = "";
+            memcpy(copy, k.p, k.len);
+            seen[atoi(copy + 4)] = 1;
+        }
+        for (int i = 0; i < 200 && more < MORE; i++) {
+            snprintf(key, sizeof key, "more%d", more++);
+            assert_int_equal(nst_put(store, text(key), text("v"), 0, NST_NEVER), 0);
+        }
+    }
+    assert_int_equal(more, MORE);
+    for (int i = 0; i < KEPT; i++)
+        assert_int_equal(seen[i], 1);
+    assert_int_equal((at = (struct nst_scan){ 0 }, nst_scan(store, text("kept"), &at, page, 4, NST_NEVER)), -EMSGSIZE);
+    nst_store_close(store);
+}
+
+static void scan_growing(void **state)
+{
+    on_reactor(scan_growing_body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(basics), cmocka_unit_test(sizes), cmocka_unit_test(ttl),   cmocka_unit_test(model),
-        cmocka_unit_test(growth), cmocka_unit_test(limit), cmocka_unit_test(churn), cmocka_unit_test(open_errors),
+        cmocka_unit_test(pool_model), cmocka_unit_test(scan_growing), cmocka_unit_test(basics), cmocka_unit_test(sizes),
+        cmocka_unit_test(ttl),        cmocka_unit_test(model),        cmocka_unit_test(growth), cmocka_unit_test(limit),
+        cmocka_unit_test(churn),      cmocka_unit_test(open_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
