@@ -334,8 +334,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         nf.policy.on_hold_full = nf.policy.on_store = NST_RESET_FLOW;
     if (also & 1)
         config.tunnels = NST_TUNNELS_ALL;
-    if (also & 2)
-        config.networks = 2;
+    config.networks = also & 2 ? 2 : 64;
     if (also & 8)
         nf.policy.normalise = true;
     if (also & 16)

@@ -377,6 +377,9 @@ void fragment_give_up(void *engine, struct nst_packet *p, enum nst_fault why);
 void whole_send(struct nst_engine *e, struct nst_packet *whole, struct nst_port *port, uint64_t *count);
 void whole_drop(struct nst_engine *e, struct nst_packet *whole, enum nst_cause cause);
 
+/* The fragments that a datagram came in go to the core of this key, where they are put together once more. */
+void whole_give(struct nst_engine *e, struct nst_packet *whole, const struct flow_key *key);
+
 /* ---- tunnel.c ---- */
 /* Looks into the tunnels of a packet, of which was parsed what is outside, and answers like parse_packet for the innermost
  * packet, whose headers then are the packet's. Its network is part of the key. `steering`: only for the choice of the

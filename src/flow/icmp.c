@@ -78,6 +78,10 @@ bool icmp_take(struct nst_engine *e, struct nst_packet *p)
     if (l4 == 0 || (e->proto != 0 && key_proto(&key) != e->proto))
         return false;
     if (e->cores != NULL && cores_of_key(e->cores, &key) != e->core) {
+        if (p->flags & PACKET_WHOLE) {
+            whole_give(e, p, &key);
+            return true;
+        }
         e->stats.packets--; /* it counts where it arrives */
         e->stats.bytes -= m->pkt_len;
         return cores_give(e, m, &key);

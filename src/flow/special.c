@@ -176,8 +176,7 @@ static enum parsed parse_inside(struct nst_engine *e, unsigned i)
     return parsed == PARSED_FLOW && e->proto != 0 && p->h.proto != e->proto ? PARSED_OTHER_PROTO : parsed;
 }
 
-/* Those that a datagram came in go to the core of its flow. */
-static void give_parts(struct nst_engine *e, struct nst_packet *whole, const struct flow_key *key)
+void __attribute__((cold)) whole_give(struct nst_engine *e, struct nst_packet *whole, const struct flow_key *key)
 {
     uint32_t n = 0;
 
@@ -185,7 +184,7 @@ static void give_parts(struct nst_engine *e, struct nst_packet *whole, const str
     for (struct nst_packet *p = fragments_unfold(&e->fragments, whole, &n), *next; p != NULL; p = next) {
         next = p->next;
         if (p->flags & PACKET_WHOLE) {
-            give_parts(e, p, key);
+            whole_give(e, p, key);
             continue;
         }
         e->stats.packets--; /* it counts where it arrives */
@@ -200,7 +199,7 @@ static bool give_fragments(struct nst_engine *e, unsigned i)
 {
     if (e->cores == NULL || e->parsed[i] != PARSED_FLOW || cores_of_key(e->cores, &e->key[i]) == e->core)
         return false;
-    give_parts(e, packet_of(e->mbuf[i]), &e->key[i]);
+    whole_give(e, packet_of(e->mbuf[i]), &e->key[i]);
     return true;
 }
 
