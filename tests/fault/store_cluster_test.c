@@ -141,9 +141,13 @@ static void moving_slot_body(void)
     assert_int_equal(n, 1);
     /* and back */
     assert_int_equal(nst_delete(store, text(key), patience()), 0);
+    snprintf(command, sizeof command, "cluster setslot %d importing %s", slot, node_id(1));
+    assert_string_equal(lab_command(&cluster.node[0], command), "OK");
+    snprintf(command, sizeof command, "cluster setslot %d migrating %s", slot, node_id(0));
+    assert_string_equal(lab_command(&cluster.node[1], command), "OK");
     snprintf(command, sizeof command, "cluster setslot %d node %s", slot, node_id(0));
-    for (int i = 0; i < 3; i++)
-        lab_command(&cluster.node[i], command);
+    for (int i = 0; i < 2; i++)
+        assert_string_equal(lab_command(&cluster.node[i], command), "OK");
     /* until the nodes agree, each may name the other */
     for (nst_time until = patience(); (rc = nst_put(store, text(key), text("v"), 0, patience())) != 0;) {
         assert_int_equal(rc, -EAGAIN);

@@ -184,7 +184,7 @@ void lab_cluster_start(struct lab_cluster *c)
         const char *const more[] = { "--cluster-enabled",
                                      "yes",
                                      "--cluster-node-timeout",
-                                     "1000",
+                                     "3000",
                                      "--cluster-port",
                                      bus[i],
                                      "--cluster-require-full-coverage",
