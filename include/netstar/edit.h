@@ -6,9 +6,10 @@
  * its own at the place where the stream is. Inspectors, offsets and events always speak of the stream as its *sender*
  * sent it; the engine maps sequence, acknowledgment and SACK numbers between what was sent and what the receiver gets,
  * in both directions, for the rest of the flow's life. Edited bytes are kept until the receiver has acknowledged them:
- * whatever the sender sends again, cut as it likes, leaves with the same bytes in the same places. What grows beyond
- * the receiver's maximum segment size leaves in several segments; what shrinks to nothing leaves as a bare ACK, and the
- * sender is told that its bytes have arrived as soon as everything before them has.
+ * whatever the sender sends again, cut as it likes, leaves with the same bytes in the same places, and what is older than
+ * that does not leave again. What grows beyond the receiver's maximum segment size leaves in several segments, beyond
+ * its window as that opens; what shrinks to nothing leaves as a bare ACK, and the sender is told that its bytes have
+ * arrived as soon as everything before them has.
  *
  * Edits are part of the verdict. FORWARD, FORWARD_FLOW and TAKEN make them true; a verdict that drops takes them back
  * together with the bytes. With a packet that was taken they leave when it is sent (nst_packet_send).

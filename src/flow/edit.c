@@ -103,7 +103,8 @@ static void heard(struct nst_flow *f, enum nst_side side, const struct rte_tcp_h
     if ((w->flags & WAY_ACKED) == 0 || seq_diff(ack, w->acked) > 0)
         w->acked = ack;
     w->flags |= WAY_ACKED;
-    if ((ed->way[0].flags & ed->way[1].flags & WAY_OFFERED) == 0)
+    /* A capture may lack acknowledgments, and has nobody who could be sent too much. */
+    if (f->engine->replay || (ed->way[0].flags & ed->way[1].flags & WAY_OFFERED) == 0)
         return;
     uint8_t scale = h->tcp_flags & RTE_TCP_SYN_FLAG ? 0 : scale_of(ed, side);
     uint32_t edge = ack + ((uint32_t)rte_be_to_cpu_16(h->rx_win) << scale);

@@ -69,7 +69,7 @@ static inline void way_left(struct edit_way *w, uint32_t end)
         w->left = end;
     w->flags |= WAY_LEFT;
     if ((w->flags & WAY_ACKED) && seq_diff(w->left, w->acked) > EDIT_FAR)
-        w->flags &= (uint16_t)~WAY_ACKED;
+        w->flags &= (uint16_t) ~(WAY_ACKED | WAY_EDGE);
 }
 
 static inline struct edit_flow *edit_of(const struct nst_flow *f)

@@ -271,10 +271,31 @@ static void capture_body(void)
     check_eq(ack_of(0), 144);
 }
 
+/* More than a window of which no acknowledgment was recorded. */
+static void unacknowledged_body(void)
+{
+    char text[1001];
+
+    memset(text, 'x', sizeof text - 1);
+    text[500] = '<';
+    text[1000] = '\0';
+    lab_handshake(path, 100, 500);
+    for (unsigned i = 0; i < 100; i++) {
+        from_client(ACK, 101 + 1000 * i, text);
+        check_eq(lab.n_out, 1);
+        check_eq(seq_of(0), 101 + 1009 * i);
+        check_eq(lab.n_out == 1 ? lab.out[0].data_len : 0, 1009);
+    }
+    from_server(ACK, 101 + 100 * 1000);
+    check_eq(ack_of(0), 101 + 100 * 1009);
+}
+
 static void in_a_capture(void **state)
 {
     setup(&lab_tcp4);
     lab_replay(&config, capture_body);
+    setup(&lab_tcp4);
+    lab_replay(&config, unacknowledged_body);
 }
 
 /* ---- urgent data ---- */
