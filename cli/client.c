@@ -89,7 +89,8 @@ static json_t *ask_for(const struct asking *a, const char *request, struct place
     if (json_is_true(json_object_get(answer, "ok")))
         return answer;
     error = json_string_value(json_object_get(answer, "error"));
-    *rc = complain(c, -EIO, "%s (process %d): %s", place->name, (int)place->pid,
+    *rc = complain(c, -EIO, "%s (process %d)%s: %s", place->name, (int)place->pid,
+                   strcmp(request, "reload") == 0 ? " goes on as before" : "",
                    error != NULL ? error : "it did not say why");
     json_decref(answer);
     return NULL;
