@@ -330,8 +330,9 @@ static void __attribute__((noinline)) tell_quiet(struct nst_engine *e)
     e->was_quiet = true;
     for (unsigned i = 0; i < e->n_in; i++) {
         port_flush(e->ports[i]);
-        /* A capture is written in order: fragments that wait come before what has gone out since. */
-        if (e->ports[i]->ops->quiet != NULL && !fragments_waiting(&e->fragments))
+        /* A capture is written in order: fragments that wait come before what has gone out since. But what other cores have
+         * given is done with: they would wait for fragments that may never become whole. */
+        if (e->ports[i]->ops->quiet != NULL && (i == e->n_ports || !fragments_waiting(&e->fragments)))
             e->ports[i]->ops->quiet(e->ports[i]);
     }
     if (e->quiet != NULL)

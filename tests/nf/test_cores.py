@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from scapy.all import Ether, wrpcap
+from scapy.all import IP, TCP, Ether, wrpcap
 from test_command import COUNTER, NETSTAR, capture, frame
 from test_ips import RULES, START, busy_traffic, redis  # noqa: F401  (redis is a fixture)
 
@@ -146,3 +146,14 @@ def test_alerts_are_whole_lines(tmp_path):
     alerts, _, _, _ = replay(tmp_path / "a", frames, 4)
     assert all(json.loads(line)["rule"] in (1001, 1003) for line in alerts)
     assert os.path.getsize(tmp_path / "a" / "alerts") == sum(len(line) + 1 for line in alerts)
+
+
+def test_fragments_without_their_like_stop_nobody(tmp_path):
+    """They wait on a core that the others do not wait for."""
+    frames = busy_traffic(3, flows=60)
+    lone = [Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(src=f"10.9.0.{n + 1}", dst="10.9.1.1", flags="MF") /
+            TCP(sport=7, dport=80) / bytes(44) for n in range(40)]
+    for n, p in enumerate(lone):
+        frames.insert(n * len(frames) // len(lone), bytes(p))
+    _, _, report, _ = replay(tmp_path / "a", frames, 2)
+    assert report["engine"]["dropped"]["fragment"] == len(lone)
