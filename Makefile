@@ -3,7 +3,7 @@
 #   SANITIZE=1  build and check with ASan and UBSan, in build-asan/
 #   WERROR=1    warnings are errors
 .DEFAULT_GOAL := help
-.PHONY: help all demo check bench sanitize fuzz live install format clean deps
+.PHONY: help all demo check bench sanitize threads fuzz live install format clean deps
 .NOTPARALLEL:
 export SANITIZE WERROR
 
@@ -37,6 +37,14 @@ bench: ## measure ns per packet against a floor in plain DPDK; saves build/bench
 sanitize: ## make check with ASan and UBSan
 	@$(MAKE) --no-print-directory check SANITIZE=1
 
+# What runs on more than one thread, but for whole NFs: their polling cores are too slow under TSan.
+THREADED := runtime_task runtime_call runtime_called io_handoff
+
+threads: ## the tests of what runs on several cores, with TSan
+	@scripts/deps check
+	@THREADS=1 scripts/build build-tsan $(THREADED:%=tests/unit/%_test)
+	@for t in $(THREADED); do TSAN_OPTIONS=halt_on_error=1 build-tsan/tests/unit/$${t}_test || exit 1; done
+
 fuzz: ## run every fuzz target for a while (FUZZ_SECONDS=60)
 	@scripts/deps fuzz
 	@FUZZ=1 scripts/build build-fuzz
@@ -56,4 +64,4 @@ format: ## clang-format all sources in place
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 clean: ## remove what was built
-	@rm -rf build build-asan build-fuzz
+	@rm -rf build build-asan build-tsan build-fuzz

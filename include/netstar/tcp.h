@@ -223,8 +223,8 @@ NST_API const char *nst_tcp_error_name(enum nst_tcp_error error);
 /* In a MIDSTREAM event: this end has received the stream up to sequence number `seq`, which is byte `offset` of it,
  * as another instance has recorded. The current packet is inspected anew against that, and what it brings is found with
  * nst_flow_bytes; returns its events (DATA, GAP, RETRANSMIT ...). If it turns out that it cannot be kept, or a policy
- * (on_stale, on_bad_ack) does not let it pass, it is dropped for that cause when the handler forwards it. Without a resume the handler's verdict
- * decides alone; where MIDSTREAM is not registered, policy.on_midstream does. */
+ * (on_stale, on_bad_ack) does not let it pass, it is dropped for that cause when the handler forwards it. Without a resume
+ * the handler's verdict decides alone; where MIDSTREAM is not registered, policy.on_midstream does. */
 NST_API nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset);
 
 /* In a CLOSE event, in a capture: the bytes that are still kept behind holes, piece by piece, and the byte of the stream

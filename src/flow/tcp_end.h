@@ -3,6 +3,7 @@
  *
  * tcp.c           the state machine: SYN to FIN, what a packet is, what its verdict makes true
  * tcp_plain.h     the short way of most packets
+ * tcp_api.c       what handlers and the engine's other parts ask of an end
  * tcp_state.c     which of TCP's states that is, and what an end does not accept: for those who ask
  * tcp_bytes.c     which bytes it brings, keeps and contradicts
  * tcp_ack.c       what an end says of itself: acknowledgments, window, time stamps; TCP options
@@ -103,7 +104,10 @@ static inline uint32_t compared_from(const struct tcp_end *t, const struct nst_f
     return flow_keeps(f, side) ? t->acked : next_seq(t);
 }
 
-/* ---- tcp.c: the rest of the inspector ---- */
+/* ---- tcp.c ---- */
+/* The end's stream begins there: byte `offset` has number seq. */
+void tcp_begin_at(struct tcp_end *t, const struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset);
+/* The rest of the inspector. */
 void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v);
 void tcp_close(void *self, struct nst_flow *f, enum nst_side side);
 void tcp_rewind(void *self, struct nst_flow *f, enum nst_side side);
@@ -125,6 +129,17 @@ bool tcp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct nst_sl
 void tcp_acknowledged(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p, uint32_t ack);
 /* It offers a window. */
 void tcp_window(struct tcp_end *t, const struct rte_tcp_hdr *h, uint32_t ack);
+
+/* How far this end has taken its stream, and how much more it would take. p: the packet that says so; NULL: it was made in
+ * its name. */
+static inline void tcp_acknowledges(struct tcp_end *t, struct nst_engine *e, enum nst_side side,
+                                    const struct rte_tcp_hdr *h, struct nst_packet *p, uint32_t ack)
+{
+    if (seq_diff(ack, t->acked) > 0)
+        tcp_acknowledged(t, e, p, ack);
+    if (e->strict[side] && (t->flags & TCP_CONFIRMED) && !t->picked)
+        tcp_window(t, h, ack);
+}
 
 struct tcp_options {
     uint32_t stamp, echo;

@@ -2,8 +2,12 @@
 /* runtime/fiber.h - tells AddressSanitizer and ThreadSanitizer about stack switches; nothing in other builds.
  *
  * Around every switch: fiber_leaving(from, to) before it, fiber_arrived(now) after it, on the stack that runs then.
- * from == NULL where the left stack holds nothing that will be returned to. ThreadSanitizer keeps one fibre for each
- * occupation of a stack: fiber_open before it is entered afresh, fiber_shut once it has been left for good.
+ * from == NULL where the left stack holds nothing that will be returned to. Each occupation of a stack is a fibre of
+ * ThreadSanitizer's: fiber_open before it is entered afresh, fiber_shut once it has been left for good.
+ *
+ * To make one, ThreadSanitizer clears most of a megabyte, far more than a task takes. So a thread keeps some of those that
+ * were left, and uses them again; but not for ever, since the calls that were never returned from stay on the list of calls
+ * that each has.
  */
 #pragma once
 #include <stddef.h>
@@ -19,6 +23,16 @@
 #if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
 #define NST_TSAN 1
 #include <sanitizer/tsan_interface.h>
+
+enum { FIBERS_KEPT = 64, FIBER_USES = 500 };
+struct fibers {
+    unsigned n;
+    struct fiber_left {
+        void *tsan;
+        unsigned uses;
+    } left[FIBERS_KEPT];
+};
+extern _Thread_local struct fibers fibers;
 #endif
 
 struct fiber {
@@ -29,6 +43,7 @@ struct fiber {
 #endif
 #ifdef NST_TSAN
     void *tsan;
+    unsigned uses;
 #endif
 #if defined(NST_ASAN) || defined(NST_TSAN)
     struct fiber *caller; /* of a called task: where it goes back to */
@@ -50,7 +65,9 @@ static inline void fiber_open(struct fiber *f)
     __asan_unpoison_memory_region(f->low, f->size);
 #endif
 #ifdef NST_TSAN
-    f->tsan = __tsan_create_fiber(0);
+    struct fiber_left x = fibers.n != 0 ? fibers.left[--fibers.n] : (struct fiber_left){ __tsan_create_fiber(0), 0 };
+    f->tsan = x.tsan;
+    f->uses = x.uses + 1;
 #endif
 }
 
@@ -75,7 +92,10 @@ static inline __attribute__((always_inline)) void fiber_leaving(struct fiber *fr
 static inline __attribute__((always_inline)) void fiber_shut(struct fiber *left)
 {
 #ifdef NST_TSAN
-    __tsan_destroy_fiber(left->tsan);
+    if (left->uses < FIBER_USES && fibers.n < FIBERS_KEPT)
+        fibers.left[fibers.n++] = (struct fiber_left){ left->tsan, left->uses };
+    else
+        __tsan_destroy_fiber(left->tsan);
 #endif
 }
 

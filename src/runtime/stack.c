@@ -8,6 +8,10 @@
 #include <valgrind/valgrind.h>
 #endif
 
+#ifdef NST_TSAN
+_Thread_local struct fibers fibers;
+#endif
+
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #endif
