@@ -37,10 +37,10 @@ bench: ## measure ns per packet against a floor in plain DPDK; saves build/bench
 sanitize: ## make check with ASan and UBSan
 	@$(MAKE) --no-print-directory check SANITIZE=1
 
-# What runs on more than one thread, but for whole NFs: their polling cores are too slow under TSan.
-THREADED := runtime_task runtime_call runtime_called io_handoff
+# What crosses between cores. Whole NFs on several cores poll, and are too slow under TSan.
+THREADED := runtime_call io_handoff
 
-threads: ## the tests of what runs on several cores, with TSan
+threads: ## the tests of calls and packets between cores, with TSan
 	@scripts/deps check
 	@THREADS=1 scripts/build build-tsan $(THREADED:%=tests/unit/%_test)
 	@for t in $(THREADED); do TSAN_OPTIONS=halt_on_error=1 build-tsan/tests/unit/$${t}_test || exit 1; done
