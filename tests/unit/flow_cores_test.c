@@ -5,7 +5,8 @@
  * A conversation is a list of packets of both ends. A port gives a packet only when the one before it in the same
  * conversation has met its end, as it is on a wire; among the conversations that is any that comes to hand.
  */
-#include "flow_lab.h"
+#include "flow/checksum.h"
+#include "flow_tunnel_lab.h"
 #include "io/handoff.h"
 #include <netinet/in.h>
 #include <netstar/cores.h>
@@ -14,20 +15,23 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { TALKS = 300, STEPS = 24, PORTS = 2, CORES = 3 };
+enum { TALKS = 300, STEPS = 24, PORTS = 2, CORES = 3, PIECES = 4 };
 
 struct talk {
     struct lab_path path;
     struct {
         uint8_t dir;
+        bool error; /* an ICMP error from this end about a packet that the other has sent */
         struct lab_tcp tcp;
         char text[16];
     } step[STEPS];
     unsigned steps;
     atomic_uint done; /* steps whose packet has met its end; the next one may be given when it was the last */
     atomic_uint given;
-    uint8_t fate[STEPS];   /* 1 forwarded, 2 dropped */
-    bool fragments;        /* what can be cut in two comes so */
+    uint8_t fate[STEPS];  /* 1 forwarded, 2 dropped */
+    bool fragments;       /* what can be cut in two comes so */
+    bool outer_fragments; /* and so does what is around it */
+    const struct lab_tunnel *tunnel;
     uint8_t pieces[STEPS]; /* that were given and have not left */
     atomic_int core;       /* that looked at it; -1: none yet */
 };
@@ -38,6 +42,15 @@ static atomic_uint strangers, wrong_core;
 static struct nst_cores *cores;
 static bool replaying;
 static unsigned n_cores;
+
+/* Not MPLS: the frames' Ethernet addresses say which packets they are. */
+static const struct lab_tunnel tunnels[] = {
+    { NST_TUNNEL_GRE, 4, T_KEY | T_SUM, 0, 0, { 11, 12 }, { 5, 5 } },
+    { NST_TUNNEL_IPIP, 4, 0, 0, 0, { 13, 12 }, { 0, 0 } },
+    { NST_TUNNEL_VXLAN, 4, T_SUM, 0, 0, { 11, 14 }, { 5, 5 } },
+    { NST_TUNNEL_VXLAN, 6, T_SUM, 0, 0, { 15, 12 }, { 6, 6 } },
+    { NST_TUNNEL_GTPU, 4, T_SUM | T_EXTENDED, 0, 0, { 16, 17 }, { 70, 80 } },
+};
 
 /* ---- conversations ---- */
 static void make_talks(uint64_t *seed)
@@ -74,6 +87,10 @@ static void make_talks(uint64_t *seed)
         for (; n < STEPS - 2; n++) {
             unsigned dir = lab_random(seed, 2), len;
             t->step[n].dir = (uint8_t)dir;
+            t->step[n].error = n > 6 && n % 8 == 7;
+            t->step[n].tcp.seq = seq[!dir];
+            if (t->step[n].error)
+                continue;
             snprintf(t->step[n].text, sizeof t->step[n].text, "%s", words[lab_random(seed, 5)]);
             len = (unsigned)strlen(t->step[n].text);
             t->step[n].tcp = (struct lab_tcp){
@@ -84,6 +101,11 @@ static void make_talks(uint64_t *seed)
         }
         t->steps = n;
         t->fragments = t->path.family == 4 && i % 7 == 1;
+        if (i % 3 == 1) {
+            t->tunnel = &tunnels[lab_random(seed, sizeof tunnels / sizeof *tunnels)];
+            t->path.tags = 0;
+            t->outer_fragments = t->tunnel->family == 4 && i % 2 == 0;
+        }
         atomic_store(&t->core, -1);
     }
     atomic_store(&left, 0);
@@ -106,6 +128,8 @@ static struct unkind_port {
     unsigned number;
     uint64_t seed;
     nst_time time;
+    struct rte_mbuf *spare[PIECES]; /* for which the caller had no room: they come first the next time */
+    unsigned n_spare;
     atomic_uint sent;
 } ports[PORTS];
 
@@ -142,10 +166,76 @@ static unsigned cut_frame(uint8_t *frame, unsigned *len, unsigned l3, unsigned c
     return head + rest;
 }
 
+/* From `dir` to the other end, about what that has sent. */
+static unsigned error_frame(uint8_t *frame, const struct talk *t, unsigned dir, uint32_t seq)
+{
+    bool v4 = t->path.family == 4;
+    uint8_t quoted[LAB_FRAME];
+    unsigned ip = v4 ? 20 : 40, l3 = 14 + 4u * t->path.tags, len = 8 + ip + 8;
+
+    if (t->path.proto == IPPROTO_TCP)
+        lab_tcp_frame(quoted, &t->path, !dir, (struct lab_tcp){ .flags = ACK, .seq = seq });
+    else
+        lab_udp_frame(quoted, &t->path, !dir, "quoted", 6);
+    unsigned at = lab_ip_header(frame, &t->path, dir, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, len);
+    uint8_t pseudo[40] = { [35] = (uint8_t)len, [39] = IPPROTO_ICMPV6 };
+    memset(frame + at, 0, 8);
+    frame[at] = v4 ? 3 : 1;
+    frame[at + 1] = 1;
+    memcpy(frame + at + 8, quoted + l3, ip + 8);
+    memcpy(pseudo, frame + at - 32, 32);
+    uint32_t sum = checksum_sum(frame + at, len) + (v4 ? 0u : checksum_sum(pseudo, sizeof pseudo));
+    uint16_t field = (uint16_t) ~((sum & 0xffff) + (sum >> 16));
+    memcpy(frame + at + 2, &field, sizeof field);
+    return at + len;
+}
+
+struct pieces {
+    uint8_t frame[PIECES][LAB_FRAME];
+    unsigned len[PIECES], n;
+};
+
+/* Cuts each of them in two where there is enough of it. */
+static void cut_all(struct pieces *p, unsigned l3, unsigned cut, uint16_t id)
+{
+    for (unsigned i = p->n; i-- > 0;) {
+        if (p->len[i] > l3 + 20 + cut) {
+            p->len[p->n] = cut_frame(p->frame[i], &p->len[i], l3, cut, (uint16_t)(id + i), p->frame[p->n]);
+            p->n++;
+        }
+    }
+}
+
+static void make_pieces(struct pieces *p, const struct talk *t, unsigned i, unsigned step, unsigned dir)
+{
+    bool tcp = t->path.proto == IPPROTO_TCP, error = t->step[step].error;
+    static _Thread_local uint8_t inner[LAB_FRAME];
+    uint16_t id = (uint16_t)(4 * (i * STEPS + step));
+    unsigned l3;
+
+    p->n = 1;
+    p->len[0] =
+        error ? error_frame(p->frame[0], t, dir, t->step[step].tcp.seq)
+        : tcp ? lab_tcp_frame(p->frame[0], &t->path, dir, t->step[step].tcp)
+              : lab_udp_frame(p->frame[0], &t->path, dir, t->step[step].text, (unsigned)strlen(t->step[step].text));
+    if (t->fragments && !error)
+        cut_all(p, 14 + 4u * t->path.tags, tcp ? 24 : 8, id);
+    for (unsigned k = 0; k < p->n && t->tunnel != NULL; k++) {
+        memcpy(inner, p->frame[k], p->len[k]);
+        p->len[k] = lab_wrap(p->frame[k], t->tunnel, dir, inner, p->len[k], &l3);
+    }
+    if (t->tunnel != NULL && t->outer_fragments)
+        cut_all(p, 14, 32, (uint16_t)(id + 2));
+}
+
 static unsigned unkind_rx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
 {
     struct unkind_port *u = (struct unkind_port *)p;
-    unsigned got = 0, want = 2 + lab_random(&u->seed, n - 1);
+    unsigned got = 0, want = 1 + lab_random(&u->seed, n);
+    static _Thread_local struct pieces pieces;
+
+    while (u->n_spare > 0 && got < n)
+        m[got++] = u->spare[--u->n_spare];
 
     for (unsigned tries = 0; tries < 200 && got < want; tries++) {
         unsigned i = lab_random(&u->seed, TALKS);
@@ -153,27 +243,20 @@ static unsigned unkind_rx(struct nst_port *p, struct rte_mbuf **m, unsigned n)
         unsigned step = atomic_load(&t->done);
         if (step == t->steps || atomic_load(&t->given) != step || t->step[step].dir != u->number)
             continue;
-        if (want - got < 2 || rte_mempool_avail_count(port_pool) < 64)
+        if (u->n_spare != 0 || rte_mempool_avail_count(port_pool) < 64)
             break;
-        uint8_t frame[LAB_FRAME], tail[LAB_FRAME];
-        bool tcp = t->path.proto == IPPROTO_TCP;
-        unsigned len =
-            tcp ? lab_tcp_frame(frame, &t->path, u->number, t->step[step].tcp)
-                : lab_udp_frame(frame, &t->path, u->number, t->step[step].text, (unsigned)strlen(t->step[step].text));
-        unsigned l3 = 14 + 4u * t->path.tags, cut = tcp ? 24 : 8, tail_len = 0;
-        if (t->fragments && len > l3 + 20 + cut)
-            tail_len = cut_frame(frame, &len, l3, cut, (uint16_t)(i * STEPS + step), tail);
+        make_pieces(&pieces, t, i, step, u->number);
         u->time += NST_US(10);
-        t->pieces[step] = tail_len != 0 ? 2 : 1;
+        t->pieces[step] = (uint8_t)pieces.n;
         atomic_store(&t->given, step + 1);
-        m[got++] = make_packet(p, frame, len, i, step);
-        if (tail_len != 0) {
-            m[got++] = make_packet(p, tail, tail_len, i, step);
-            if (lab_random(&u->seed, 2) == 0) { /* the second part first */
-                struct rte_mbuf *first = m[got - 2];
-                m[got - 2] = m[got - 1];
-                m[got - 1] = first;
-            }
+        unsigned first = lab_random(&u->seed, pieces.n); /* not always the first one first */
+        for (unsigned k = 0; k < pieces.n; k++) {
+            unsigned which = (first + k) % pieces.n;
+            struct rte_mbuf *b = make_packet(p, pieces.frame[which], pieces.len[which], i, step);
+            if (got < n)
+                m[got++] = b;
+            else
+                u->spare[u->n_spare++] = b;
         }
     }
     return got;
@@ -221,7 +304,7 @@ static enum nst_verdict on_event(struct nst_flow *f, const struct nst_event *ev)
     nst_flow_endpoint(f, NST_CLIENT, &t.b);
     if (nst_core_of(cores, &t) != core)
         atomic_fetch_add(&wrong_core, 1);
-    while (nst_flow_bytes(f, ev->side, &s)) {
+    while ((ev->what & NST_EV_DATA) && nst_flow_bytes(f, ev->side, &s)) {
         drop = drop || memmem(s.p, s.len, "drop", 4) != NULL;
         wait = wait || memmem(s.p, s.len, "wait", 4) != NULL;
     }
@@ -238,12 +321,12 @@ static enum nst_verdict on_event(struct nst_flow *f, const struct nst_event *ev)
 
 static const struct nst_nf tcp_and_udp[] = {
     { .name = "tcp",
-      .half = { { .inspect = &nst_tcp, .on_received = NST_EV_DATA, .handler = on_event },
-                { .inspect = &nst_tcp, .on_received = NST_EV_DATA, .handler = on_event } },
+      .half = { { .inspect = &nst_tcp, .on_received = NST_EV_DATA | NST_EV_ICMP, .handler = on_event },
+                { .inspect = &nst_tcp, .on_received = NST_EV_DATA | NST_EV_ICMP, .handler = on_event } },
       .policy = { .budget = NST_SEC(100), .on_conflict = NST_FORWARD } },
     { .name = "udp",
-      .half = { { .inspect = &nst_udp, .on_received = NST_EV_DATA, .handler = on_event },
-                { .inspect = &nst_udp, .on_received = NST_EV_DATA, .handler = on_event } },
+      .half = { { .inspect = &nst_udp, .on_received = NST_EV_DATA | NST_EV_ICMP, .handler = on_event },
+                { .inspect = &nst_udp, .on_received = NST_EV_DATA | NST_EV_ICMP, .handler = on_event } },
       .policy = { .budget = NST_SEC(100) } },
 };
 static const struct nst_nf *nf;
@@ -264,7 +347,7 @@ static void core_main(void *arg)
     struct core *c = arg;
     struct nst_port *both[] = { &ports[0].port, &ports[1].port };
     struct nst_engine_config config = {
-        .nf = nf, .nf_arg = &c->number, .flows = 2000, .cores = cores, .core = c->number
+        .nf = nf, .nf_arg = &c->number, .flows = 2000, .cores = cores, .core = c->number, .tunnels = NST_TUNNELS_ALL
     };
 
     c->rc = nst_engine_open(&c->engine, &config, both, PORTS);
@@ -337,6 +420,20 @@ static void talk_on(unsigned n, uint64_t seed, bool replay, struct nst_engine_st
     assert_int_equal(rte_mempool_in_use_count(port_pool), 0);
 }
 
+static void same_fates(unsigned i, const uint8_t *fates)
+{
+    const struct talk *t = &talks[i];
+
+    for (unsigned k = 0; k < t->steps; k++) {
+        if (fates[k] != t->fate[k])
+            print_error("conversation %u, step %u, \"%s\": %u and not %u, with %u cores; protocol %u, tunnel %u, "
+                        "fragments %u %u\n",
+                        i, k, t->step[k].text, t->fate[k], fates[k], n_cores, t->path.proto,
+                        t->tunnel != NULL ? t->tunnel->kind : 0, t->fragments, t->outer_fragments);
+    }
+    assert_memory_equal(fates, t->fate, t->steps);
+}
+
 static void compare(bool replay)
 {
     static uint8_t fates[TALKS][STEPS];
@@ -354,7 +451,7 @@ static void compare(bool replay)
         for (unsigned n = 2; n <= CORES; n++) {
             talk_on(n, seed, replay, &many);
             for (unsigned i = 0; i < TALKS; i++) {
-                assert_memory_equal(fates[i], talks[i].fate, talks[i].steps);
+                same_fates(i, fates[i]);
                 if (talks[i].path.proto == (kind == 0 ? IPPROTO_TCP : IPPROTO_UDP))
                     assert_in_range(atomic_load(&talks[i].core), 0, n - 1);
             }
@@ -371,6 +468,10 @@ static void compare(bool replay)
             assert_int_equal(many.flows_closed, one.flows_closed);
             assert_int_equal(many.given, many.taken_over);
             assert_int_equal(many.fragments, one.fragments);
+            assert_int_equal(many.datagrams, one.datagrams);
+            assert_int_equal(many.icmp, one.icmp);
+            assert_true(one.icmp > 0);
+            assert_memory_equal(many.faults, one.faults, sizeof many.faults);
             assert_true(many.given > 0 && many.fragments > 0);
             assert_true(one.dropped[NST_BY_HANDLER] > 0 && one.waits > 0);
             for (unsigned i = 0; i < n; i++)

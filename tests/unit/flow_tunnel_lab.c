@@ -102,7 +102,7 @@ unsigned lab_wrap(uint8_t *out, const struct lab_tunnel *t, unsigned dir, const 
     struct lab_path path = {
         .family = t->family, .host = { t->host[0], t->host[1] }, .tags = t->tags, .vlan = { t->vlan }
     };
-    static uint8_t body[LAB_FRAME];
+    static _Thread_local uint8_t body[LAB_FRAME];
     unsigned n, inner = frame[14] >> 4 == 6 ? IPPROTO_IPV6 : IPPROTO_IPIP, proto;
 
     if (t->kind == NST_TUNNEL_MPLS && (t->how & T_IN_GRE) == 0) {
