@@ -17,7 +17,8 @@ struct rebuild {
 
 contest_fn rebuild_nids;    /* arg: struct rebuild */
 contest_fn rebuild_netstar; /* arg: struct rebuild */
-contest_fn rebuild_floor;   /* arg: struct rebuild; what both have to do anyhow: headers, checksums, reading the payload */
+contest_fn
+    rebuild_floor; /* arg: struct rebuild; what both have to do anyhow: headers, checksums, reading the payload */
 
 /* What one of them hands out: in a first pass, which is not measured, compared with the answer byte by byte; then
  * counted. */

@@ -73,6 +73,8 @@ static int measure(struct run *k, enum replay_stage stage, const struct nst_nf *
     struct nst_engine *engine = NULL;
     struct preload_times t;
 
+    /* An answer stands in the capture, although the packet that it acknowledges may still be held here. */
+    n.policy.on_bad_ack = NST_FORWARD;
     if (s->budget != 0)
         n.policy.budget = s->budget;
     if (s->hold != 0)

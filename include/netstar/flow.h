@@ -140,7 +140,7 @@ struct nst_policy {
     /* An IP fragment of the protocol that the NF is for, of which no whole datagram becomes: others are missing or overlap,
      * or there is no room. FORWARD: it goes on alone. */
     enum nst_verdict on_fragment;
-    enum nst_verdict on_malformed; /* IP whose headers lie, or are cut short */
+    enum nst_verdict on_malformed; /* headers that lie, or are cut short; see enum nst_fault */
     /* A checksum of IPv4, TCP or UDP is wrong: its receiver will ignore the packet. FORWARD: it goes on, and no flow sees it.
      */
     enum nst_verdict on_checksum;

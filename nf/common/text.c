@@ -275,6 +275,17 @@ bool nf_word_time(const struct nf_word *w, int64_t *out)
     return false;
 }
 
+char *nf_copy(const char *p, size_t len)
+{
+    char *copy = malloc(len + 1);
+
+    if (copy != NULL) {
+        memcpy(copy, p, len);
+        copy[len] = '\0';
+    }
+    return copy;
+}
+
 int nf_file_read(const char *path, size_t most, char **text, size_t *len)
 {
     size_t room = 0, n = 0, got = 0;

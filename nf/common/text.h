@@ -61,5 +61,8 @@ bool nf_word_number(const struct nf_word *w, uint64_t least, uint64_t most, uint
 /* A time as 500ms, 10s, 5m, 2h, or a number of seconds: true, and nanoseconds. */
 bool nf_word_time(const struct nf_word *w, int64_t *out);
 
+/* The len bytes at p with a NUL behind them, to be freed; NULL: no memory. */
+char *nf_copy(const char *p, size_t len);
+
 /* Reads a file of at most `most` bytes: 0, *text (with a NUL behind it, to be freed) and *len; or the errno, -EFBIG. */
 int nf_file_read(const char *path, size_t most, char **text, size_t *len);

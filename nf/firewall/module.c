@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* module.c - the firewall as the netstar command starts it. */
 #include "../modules.h"
+#include "common/complain.h"
 #include "firewall.h"
 #include <stdlib.h>
 #include <string.h>
@@ -14,23 +15,6 @@ static const struct nst_option options[] = {
     { "kept", "N", "records kept here besides the store, for each core (65536)", false },
     { 0 },
 };
-
-/* What open and prepare say when they fail. */
-static _Thread_local char *words;
-
-static int complain(const char **why, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int complain(const char **why, int rc, const char *fmt, ...)
-{
-    va_list args;
-
-    free(words);
-    va_start(args, fmt);
-    if (vasprintf(&words, fmt, args) < 0)
-        words = NULL;
-    va_end(args);
-    *why = words ? words : "out of memory";
-    return rc;
-}
 
 /* ---- rules, which are swapped while packets run ---- */
 static void module_dispose(void *arg)
@@ -49,13 +33,13 @@ static int load_rules(struct fw_config *config, const char *path, const char **w
     FILE *errors = open_memstream(&text, &len);
 
     if (errors == NULL)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     int rc = fw_rules_read(&config->rules, path, errors);
     fclose(errors);
     while (len > 0 && text[len - 1] == '\n')
         text[--len] = '\0';
     if (rc < 0)
-        complain(why, rc, "--rules %s: %s", path, len > 0 ? text : strerror(-rc));
+        nf_complain(why, rc, "--rules %s: %s", path, len > 0 ? text : strerror(-rc));
     free(text);
     return rc;
 }
@@ -66,17 +50,17 @@ static int module_prepare(const struct nst_module_env *env, const void *old, voi
     const char *path = env->option(env, "rules");
 
     if (path == NULL)
-        return complain(why, -EINVAL, "--rules FILE is missing: expected a file that says who may connect to whom");
+        return nf_complain(why, -EINVAL, "--rules FILE is missing: expected a file that says who may connect to whom");
     struct fw_config *config = calloc(1, sizeof *config);
     if (config == NULL)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     config->n_cores = env->n_cores;
     config->generation = before != NULL ? before->generation + 1 : 1;
     config->generation += config->generation == 0;
     int rc = load_rules(config, path, why);
     if (rc == 0) {
         config->hits = calloc(env->n_cores * (config->rules->n + 1), sizeof *config->hits);
-        rc = config->hits != NULL ? 0 : complain(why, -ENOMEM, "out of memory");
+        rc = config->hits != NULL ? 0 : nf_complain(why, -ENOMEM, "out of memory");
     }
     if (rc < 0) {
         module_dispose(config);
@@ -116,7 +100,7 @@ static int number(const struct nst_module_env *env, const char *name, long least
 
     *out = value != NULL ? strtol(value, &end, 10) : otherwise;
     if (value != NULL && (end == value || *end != '\0' || *out < least || *out > most))
-        return complain(why, -EINVAL, "--%s %s: expected a number from %ld to %ld", name, value, least, most);
+        return nf_complain(why, -EINVAL, "--%s %s: expected a number from %ld to %ld", name, value, least, most);
     return 0;
 }
 
@@ -157,11 +141,11 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
     long ttl, kept;
 
     if (fw == NULL)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     fw->store = env->store;
     if (getrandom(&fw->instance, sizeof fw->instance, 0) != sizeof fw->instance) {
         free(fw);
-        return complain(why, -EIO, "there are no random numbers");
+        return nf_complain(why, -EIO, "there are no random numbers");
     }
     fw->core = env->core;
     fw->replay = env->replay;
@@ -184,10 +168,10 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
         };
         rc = nst_state_open(&fw->connections, env->store, &config);
         if (rc < 0)
-            complain(why, rc, "the state cannot be opened: %s", strerror(-rc));
+            nf_complain(why, rc, "the state cannot be opened: %s", strerror(-rc));
     }
     if (rc == 0 && path != NULL && (rc = fw_decisions_open(&fw->log, path, env->replay)) < 0)
-        complain(why, rc, "--log %s: %s", path, strerror(-rc));
+        nf_complain(why, rc, "--log %s: %s", path, strerror(-rc));
     if (rc < 0) {
         module_close(fw);
         return rc;

@@ -25,7 +25,7 @@ char *fw_keep_text(struct fw_store *s, const char *p, size_t len)
 {
     char *copy = NULL;
 
-    if (fw_grow(&s->file, s->n_files, sizeof *s->file) == 0 && (copy = strndup(p, len)) != NULL)
+    if (fw_grow(&s->file, s->n_files, sizeof *s->file) == 0 && (copy = nf_copy(p, len)) != NULL)
         s->file[s->n_files++] = copy;
     return copy;
 }
@@ -206,7 +206,7 @@ int fw_read_set(struct fw_reader *r)
         return rc;
     }
     struct fw_set *set = &s->set[s->n_sets];
-    *set = (struct fw_set){ .name = strndup(name.p, name.len) };
+    *set = (struct fw_set){ .name = nf_copy(name.p, name.len) };
     rc = nf_addresses_build(&set->addresses, &b);
     if (rc < 0 || set->name == NULL) {
         free(set->name);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* module.c - the IPS as the netstar command starts it, in its two ways of being written. */
 #include "../modules.h"
+#include "common/complain.h"
 #include "ips.h"
 #include <stdlib.h>
 #include <string.h>
@@ -13,22 +14,6 @@ static const struct nst_option options[] = {
     { "ttl", "SECONDS", "how long the store keeps a direction after its last packet (3600)", false },
     { 0 },
 };
-
-/* What open says when it fails; the command starts one NF at a time on a thread. */
-static _Thread_local char *words;
-
-static int complain(const char **why, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int complain(const char **why, int rc, const char *fmt, ...)
-{
-    va_list args;
-    free(words);
-    va_start(args, fmt);
-    if (vasprintf(&words, fmt, args) < 0)
-        words = NULL;
-    va_end(args);
-    *why = words ? words : "out of memory";
-    return rc;
-}
 
 static int read_options(struct ips *ips, const struct nst_module_env *env, const char **why)
 {
@@ -48,14 +33,14 @@ static int read_options(struct ips *ips, const struct nst_module_env *env, const
     else if (strcmp(midstream, "reset") == 0)
         policy->on_midstream = NST_RESET_FLOW;
     else
-        return complain(why, -EINVAL, "--midstream %s: expected drop, reset or pickup", midstream);
+        return nf_complain(why, -EINVAL, "--midstream %s: expected drop, reset or pickup", midstream);
     ips->pickup = policy->on_midstream == NST_FORWARD;
 
     const char *ttl = env->option(env, "ttl");
     char *end = NULL;
     long seconds = ttl ? strtol(ttl, &end, 10) : 3600;
     if (ttl && (end == ttl || *end || seconds < 1 || seconds > 31536000))
-        return complain(why, -EINVAL, "--ttl %s: expected a number of seconds from 1 to 31536000", ttl);
+        return nf_complain(why, -EINVAL, "--ttl %s: expected a number of seconds from 1 to 31536000", ttl);
     ips->ttl = NST_SEC(seconds);
     return 0;
 }
@@ -76,7 +61,7 @@ static int load_rules(struct ips_config *config, const char *path, const char **
     size_t len = 0;
     FILE *errors = open_memstream(&text, &len);
     if (!errors)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     int rc = ips_rules_read(&config->rules, path, errors);
     if (rc == 0)
         rc = ips_scanner_open(&config->scanner[0], config->rules, errors);
@@ -86,7 +71,7 @@ static int load_rules(struct ips_config *config, const char *path, const char **
     while (len > 0 && text[len - 1] == '\n')
         text[--len] = '\0';
     if (rc < 0)
-        complain(why, rc, "--rules %s: %s", path, len > 0 ? text : strerror(-rc));
+        nf_complain(why, rc, "--rules %s: %s", path, len > 0 ? text : strerror(-rc));
     free(text);
     return rc;
 }
@@ -104,10 +89,10 @@ static int module_prepare(const struct nst_module_env *env, const void *old, voi
 {
     const char *path = env->option(env, "rules");
     if (!path)
-        return complain(why, -EINVAL, "--rules FILE is missing: expected a file with one rule a line");
+        return nf_complain(why, -EINVAL, "--rules FILE is missing: expected a file with one rule a line");
     struct ips_config *config = calloc(1, sizeof *config + env->n_cores * sizeof *config->scanner);
     if (!config)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     config->n = env->n_cores;
     int rc = load_rules(config, path, why);
     if (rc < 0) {
@@ -148,7 +133,7 @@ static int open_with(const struct nst_module_env *env, const char *name,
 {
     struct ips *ips = calloc(1, sizeof *ips);
     if (!ips)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     ips->store = env->store;
     ips->core = env->core;
     use(ips, env->config);
@@ -166,7 +151,7 @@ static int open_with(const struct nst_module_env *env, const char *name,
         path = path ? path : "alerts.jsonl";
         rc = ips_alerts_open(&ips->alerts, path, env->replay);
         if (rc < 0)
-            complain(why, rc, "--alerts %s: %s", path, strerror(-rc));
+            nf_complain(why, rc, "--alerts %s: %s", path, strerror(-rc));
     }
     if (rc < 0) {
         module_close(ips);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* module.c - the load balancer as the netstar command starts it. */
 #include "../modules.h"
+#include "common/complain.h"
 #include "lb.h"
 #include <stdlib.h>
 #include <string.h>
@@ -12,23 +13,6 @@ static const struct nst_option options[] = {
     { "ttl", "SECONDS", "how long the store keeps a TCP connection after its record was last written (5400)", false },
     { 0 },
 };
-
-/* What open and prepare say when they fail. */
-static _Thread_local char *words;
-
-static int complain(const char **why, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int complain(const char **why, int rc, const char *fmt, ...)
-{
-    va_list args;
-
-    free(words);
-    va_start(args, fmt);
-    if (vasprintf(&words, fmt, args) < 0)
-        words = NULL;
-    va_end(args);
-    *why = words ? words : "out of memory";
-    return rc;
-}
 
 /* ---- services, which are swapped while packets run ---- */
 static void module_dispose(void *arg)
@@ -49,13 +33,13 @@ static int load_services(struct lb_config *config, const char *path, const char 
     FILE *errors = open_memstream(&text, &len);
 
     if (errors == NULL)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     int rc = lb_services_read(&config->services, path, errors);
     fclose(errors);
     while (len > 0 && text[len - 1] == '\n')
         text[--len] = '\0';
     if (rc < 0)
-        complain(why, rc, "--services %s: %s", path, len > 0 ? text : strerror(-rc));
+        nf_complain(why, rc, "--services %s: %s", path, len > 0 ? text : strerror(-rc));
     free(text);
     return rc;
 }
@@ -81,10 +65,10 @@ static int module_prepare(const struct nst_module_env *env, const void *old, voi
     const char *path = env->option(env, "services");
 
     if (path == NULL)
-        return complain(why, -EINVAL, "--services FILE is missing: expected a file of services and their back ends");
+        return nf_complain(why, -EINVAL, "--services FILE is missing: expected a file of services and their back ends");
     struct lb_config *config = calloc(1, sizeof *config);
     if (config == NULL)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     config->generation = before != NULL ? before->generation + 1 : 1;
     config->generation += config->generation == 0;
     int rc = load_services(config, path, why);
@@ -94,7 +78,7 @@ static int module_prepare(const struct nst_module_env *env, const void *old, voi
         if (config->known != NULL)
             atomic_fetch_add(&config->known->users, 1);
         if (config->known == NULL || lb_checks_make(&config->checks, config->services, config->known) < 0)
-            rc = complain(why, -ENOMEM, "out of memory");
+            rc = nf_complain(why, -ENOMEM, "out of memory");
     }
     if (rc < 0) {
         module_dispose(config);
@@ -144,10 +128,10 @@ static int read_options(struct lb *lb, const struct nst_module_env *env, const c
     while (what != NULL && i < 3 && strcmp(what, whats[i]) != 0)
         i++;
     if (i == 3)
-        return complain(why, -EINVAL, "--unknown %s: expected drop, reset or hash", what);
+        return nf_complain(why, -EINVAL, "--unknown %s: expected drop, reset or hash", what);
     lb->unknown = (enum lb_midstream)i;
     if (ttl != NULL && (end == ttl || *end != '\0' || seconds < 180 || seconds > 31536000))
-        return complain(why, -EINVAL, "--ttl %s: expected a number of seconds from 180 to 31536000", ttl);
+        return nf_complain(why, -EINVAL, "--ttl %s: expected a number of seconds from 180 to 31536000", ttl);
     lb->ttl_tcp = NST_SEC(seconds);
     return 0;
 }
@@ -175,7 +159,7 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
     struct lb *lb = calloc(1, sizeof *lb);
 
     if (lb == NULL)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     lb->store = env->store;
     lb->config = env->config;
     set_nf(lb, env);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* module.c - the NAT as the netstar command starts it. */
 #include "../modules.h"
+#include "common/complain.h"
 #include "nat.h"
 #include <stdlib.h>
 #include <string.h>
@@ -22,22 +23,6 @@ static const struct nst_option options[] = {
     { 0 },
 };
 
-/* What open says when it fails; the command starts one NF at a time on a thread. */
-static _Thread_local char *words;
-
-static int complain(const char **why, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int complain(const char **why, int rc, const char *fmt, ...)
-{
-    va_list args;
-    free(words);
-    va_start(args, fmt);
-    if (vasprintf(&words, fmt, args) < 0)
-        words = NULL;
-    va_end(args);
-    *why = words ? words : "out of memory";
-    return rc;
-}
-
 /* ---- options ---- */
 static int read_number(const struct nst_module_env *env, const char *name, unsigned least, unsigned most, unsigned *out,
                        const char **why)
@@ -48,7 +33,7 @@ static int read_number(const struct nst_module_env *env, const char *name, unsig
         return 0;
     unsigned long n = strtoul(value, &end, 10);
     if (*value < '0' || *value > '9' || *end || n < least || n > most)
-        return complain(why, -EINVAL, "--%s %s: expected a number from %u to %u", name, value, least, most);
+        return nf_complain(why, -EINVAL, "--%s %s: expected a number from %u to %u", name, value, least, most);
     *out = (unsigned)n;
     return 0;
 }
@@ -72,15 +57,15 @@ static int read_ranges(struct nat *nat, const char *name, const char *list,
         struct nf_range range;
         const char *place = at, *expected = "an address";
         if (nf_range_parse(&w, &range, &place, &expected) < 0)
-            return complain(why, -EINVAL, "--%s %s: expected %s at character %zu", name, list, expected,
-                            (size_t)(place - list) + 1);
+            return nf_complain(why, -EINVAL, "--%s %s: expected %s at character %zu", name, list, expected,
+                               (size_t)(place - list) + 1);
         if (range.family != 4)
-            return complain(why, -EINVAL, "--%s %s: only IPv4 is translated", name, list);
+            return nf_complain(why, -EINVAL, "--%s %s: only IPv4 is translated", name, list);
         int rc = each(nat, &range);
         if (rc == -ENOSPC)
-            return complain(why, -EINVAL, "--%s %s: more than %d addresses", name, list, NAT_PUBLIC_MAX);
+            return nf_complain(why, -EINVAL, "--%s %s: more than %d addresses", name, list, NAT_PUBLIC_MAX);
         if (rc < 0)
-            return complain(why, rc, "out of memory");
+            return nf_complain(why, rc, "out of memory");
     }
     return 0;
 }
@@ -113,16 +98,16 @@ static int read_addresses(struct nat *nat, const struct nst_module_env *env, con
     const char *inside = env->option(env, "inside"), *public = env->option(env, "public");
     int rc = read_ranges(nat, "public", public ? public : "", add_public, why);
     if (rc == 0 && nat->n_public == 0)
-        return complain(why, -EINVAL, "--public ADDRESSES is missing: expected at least one IPv4 address");
+        return nf_complain(why, -EINVAL, "--public ADDRESSES is missing: expected at least one IPv4 address");
     if (rc == 0)
         rc = read_ranges(nat, "inside", inside ? inside : "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10",
                          add_inside, why);
     int built = nf_addresses_build(&nat->inside_net, &building); /* empties it in any case */
     if (rc == 0 && built < 0)
-        return complain(why, built, "out of memory");
+        return nf_complain(why, built, "out of memory");
     for (unsigned i = 0; rc == 0 && i < nat->n_public; i++) {
         if (nf_addresses_have(nat->inside_net, 4, nat->public[i]))
-            return complain(why, -EINVAL, "--public %s: some of it is inside, too", public);
+            return nf_complain(why, -EINVAL, "--public %s: some of it is inside, too", public);
     }
     return rc;
 }
@@ -143,9 +128,9 @@ static int read_options(struct nat *nat, const struct nst_module_env *env, const
     else if (strcmp(filter, "port") == 0)
         nat->filter = NAT_FILTER_PORT;
     else
-        return complain(why, -EINVAL, "--filter %s: expected any, address or port", filter);
+        return nf_complain(why, -EINVAL, "--filter %s: expected any, address or port", filter);
     if (others && strcmp(others, "pass") != 0 && strcmp(others, "drop") != 0)
-        return complain(why, -EINVAL, "--others %s: expected pass or drop", others);
+        return nf_complain(why, -EINVAL, "--others %s: expected pass or drop", others);
     nat->drop_others = others && strcmp(others, "drop") == 0;
     int rc = read_addresses(nat, env, why);
     if (rc == 0)
@@ -165,7 +150,7 @@ static int read_options(struct nat *nat, const struct nst_module_env *env, const
     nat->block_size = (uint16_t)block;
     nat->kept = kept;
     if (rc == 0 && nat->tcp_time < nat->tcp_transitory)
-        return complain(why, -EINVAL, "--tcp-time is less than --tcp-transitory");
+        return nf_complain(why, -EINVAL, "--tcp-time is less than --tcp-transitory");
     return rc;
 }
 
@@ -183,7 +168,7 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
 {
     struct nat *nat = calloc(1, sizeof *nat);
     if (!nat)
-        return complain(why, -ENOMEM, "out of memory");
+        return nf_complain(why, -ENOMEM, "out of memory");
     nat->store = env->store;
     nat->cores = env->cores;
     nat->core = env->core;
@@ -198,11 +183,11 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
     };
     int rc = read_options(nat, env, why);
     if (rc == 0 && env->n_cores > 1 && nst_store_alone(env->store))
-        rc = complain(why, -EINVAL, "several cores need a store that they share: not mem:");
+        rc = nf_complain(why, -EINVAL, "several cores need a store that they share: not mem:");
     if (rc == 0 && (rc = nat_map_open(nat, why)) < 0)
-        complain(why, rc, "the store: %s", strerror(-rc));
+        nf_complain(why, rc, "the store: %s", strerror(-rc));
     if (rc == 0 && (rc = nat_ports_open(nat)) < 0)
-        complain(why, rc, "%s", strerror(-rc));
+        nf_complain(why, rc, "%s", strerror(-rc));
     if (rc < 0) {
         module_close(nat);
         return rc;
@@ -217,7 +202,8 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
     X(out, "translated, outward")                                                                              \
     X(in, "translated, inward")                                                                                \
     X(hairpin, "between inside hosts")                                                                         \
-    X(errors, "ICMP errors") X(made, "mappings made") X(met, "mappings of others, met") X(raced, "races lost") \
+    X(errors, "ICMP errors")                                                                                   \
+    X(made, "mappings made") X(met, "mappings of others, met") X(raced, "races lost")                          \
         X(occupied, "ports found occupied") X(extended, "lives changed") X(broken, "mappings made anew")       \
             X(blocks_taken, "blocks taken") X(blocks_given, "blocks given back") X(blocks_lost, "blocks lost") \
                 X(unpaired, "not paired") X(exhausted, "ports exhausted") X(no_mapping, "dropped: no mapping") \

@@ -144,7 +144,8 @@ void redis_drop(struct redis_link *l, int trouble, const char *why)
     if (l->lost_since - l->ready_since > pause_max)
         l->pause = pause_min;
     n = fail_all(l, trouble == -EPROTO ? -EPROTO : -ECONNRESET, -ECONNRESET);
-    redis_log(l->store, NST_LOG_WARNING, l->name, "connection lost: %s; %u requests had no answer yet", why, n);
+    redis_log(l->store, NST_LOG_WARNING, l->name, "connection lost: %s%s; %u requests had no answer yet",
+              trouble == -EPROTO ? "Protocol error: " : "", why, n);
     pause_then_retry(l);
 }
 
