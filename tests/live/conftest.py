@@ -21,6 +21,14 @@ def lab():
         yield it
 
 
+@pytest.fixture(autouse=True)
+def quiet(request):
+    """A test meets no packet of an earlier test's connections."""
+    for name in ("lab", "net"):
+        if name in request.fixturenames:
+            request.getfixturevalue(name).quiet()
+
+
 @pytest.fixture(scope="session")
 def nginx(lab):
     with laboratory.Nginx(lab) as it:

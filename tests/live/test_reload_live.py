@@ -64,7 +64,6 @@ def test_a_hundred_reloads_under_traffic(lab, nginx, sink, redis, cores):
     assert done >= 8
     assert netstar.text().count("reload: ") == 100
     dropped = report["engine"]["dropped"]
-    assert dropped.pop("midstream") < 10, "of connections of earlier tests, which end"
     assert sum(dropped.values()) == 0, dropped
     assert report["module"]["restarted_for_other_rules"] > 0
     assert report["module"]["directions_picked_up"] == 0
