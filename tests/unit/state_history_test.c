@@ -19,7 +19,7 @@ enum {
     CLIENTS = INSTANCES * CLIENTS_EACH,
     KEYS = 5,
     ONLY_FIRST = KEYS - 1,
-    STEPS = 4000,
+    STEPS = 8000,
     HISTORY = 1 << 18
 };
 /* The last key is changed by the first instance only: the others would notice old values by their writes. */
@@ -285,8 +285,8 @@ static void history_body(void)
                 (unsigned long long)reads, (unsigned long long)sum.hits, (unsigned long long)sum.stale,
                 (unsigned long long)sum.invalidated, (unsigned long long)sum.writes, (unsigned long long)sum.commits,
                 (unsigned long long)sum.failed);
-    HOLDS(done > 500 && refused > 200 && unknown > 0 && reads > 1000);
-    HOLDS(sum.stale > 20 && sum.invalidated > 20 && sum.hits > 100 && sum.writes < sum.commits && sum.failed > 0);
+    HOLDS(done > 500 && refused > 200 && unknown > 3 && reads > 1000);
+    HOLDS(sum.stale > 20 && sum.invalidated > 20 && sum.hits > 100 && sum.writes < sum.commits && sum.failed > 3);
     for (unsigned i = 0; i < INSTANCES; i++)
         nst_state_close(at[i]);
     lab_close(&lab);
