@@ -91,6 +91,7 @@ static void engine(const struct report *r, FILE *out)
     row_if(out, "  datagrams put together", e->datagrams, "");
     row_if(out, "sent by the NF", e->sent_by_handler, "");
     row_if(out, "injected", e->injected, "made by netstar, e.g. resets");
+    row_if(out, "joined", e->joined, "fragments that left in fewer");
     row_if(out, "edits", e->edits, "of streams and datagrams");
     row_if(out, "  refused", e->edits_refused, "there was no room for them");
     row(out, "flows", e->flows_opened, "at most %" PRIu32 " at once", e->flows_peak);

@@ -169,6 +169,7 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "forwarded", e->forwarded);
     put(object, "sent_by_handler", e->sent_by_handler);
     put(object, "injected", e->injected);
+    put(object, "joined", e->joined);
     put(object, "edits", e->edits);
     put(object, "edits_refused", e->edits_refused);
     put(object, "edit_kept", e->edit_kept);

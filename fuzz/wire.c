@@ -167,7 +167,7 @@ static void run(void *arg)
         ends += s->dropped[i];
     MUST(s->packets == wire.n);
     MUST(ends == s->packets);
-    MUST(wire.sent == s->forwarded + s->sent_by_handler + s->injected);
+    MUST(wire.sent == s->forwarded + s->sent_by_handler + s->injected - s->joined);
     MUST(s->flows == 0 && s->held == 0 && s->stream_kept == 0);
     MUST(s->flows_opened == s->flows_closed);
     if (wire.poller != NULL)

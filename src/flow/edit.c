@@ -184,14 +184,12 @@ static void fate(struct nst_engine *e, struct nst_packet *p, bool taken, unsigne
         packet_drop(e, p, NST_BY_NO_MEMORY);
         return;
     }
-    uint64_t *count = taken ? &e->stats.sent_by_handler : &e->stats.forwarded;
-    e->stats.injected += sent - 1;
-    if (p->flags & PACKET_WHOLE) { /* its fragments have left by it */
-        *count += fragments_free(&e->fragments, p);
-        return;
-    }
-    ++*count;
-    rte_pktmbuf_free(mbuf_of(p));
+    uint32_t came = 1;
+    if (p->flags & PACKET_WHOLE) /* its fragments have left by it */
+        came = fragments_free(&e->fragments, p);
+    else
+        rte_pktmbuf_free(mbuf_of(p));
+    sent_as(e, taken ? &e->stats.sent_by_handler : &e->stats.forwarded, came, sent);
 }
 
 /* What is to be built: the sender's [from, end), perhaps with a FIN. */

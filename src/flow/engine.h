@@ -373,6 +373,16 @@ void burst_special(struct nst_engine *e, const struct table_bucket *bucket[PORT_
 bool fragment_is_ours(const struct nst_engine *e, uint8_t proto);
 /* A fragment that will not become part of a whole: the policy's matter. The engine comes as a void pointer. */
 void fragment_give_up(void *engine, struct nst_packet *p, enum nst_fault why);
+/* Counts packets that came, and met their end, by those that left in their place. */
+static inline void sent_as(struct nst_engine *e, uint64_t *count, uint32_t came, uint32_t left)
+{
+    *count += came;
+    if (left > came)
+        e->stats.injected += left - came;
+    else
+        e->stats.joined += came - left;
+}
+
 /* The ends of a whole datagram: each of its fragments meets it, and is counted. */
 void whole_send(struct nst_engine *e, struct nst_packet *whole, struct nst_port *port, uint64_t *count);
 void whole_drop(struct nst_engine *e, struct nst_packet *whole, enum nst_cause cause);

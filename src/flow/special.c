@@ -127,9 +127,7 @@ whole_send(struct nst_engine *e, struct nst_packet *whole, struct nst_port *port
             port_tx(port, mbuf_of(p));
         }
     }
-    *count += came;
-    if (n > came)
-        e->stats.injected += n - came;
+    sent_as(e, count, came, n);
 }
 
 void __attribute__((noinline, cold)) whole_drop(struct nst_engine *e, struct nst_packet *whole, enum nst_cause cause)

@@ -545,6 +545,7 @@ static void resize_body(void)
     static const struct lab_path *const paths[] = { &lab_udp4, &lab_udp6 };
     static const int by[] = { -400, -200, -1, 1, 96, 97, 300, 1000 };
     uint8_t frame[LAB_FRAME];
+    uint64_t left = 0;
 
     for (unsigned i = 0; i < 2; i++) {
         for (unsigned k = 0; k < sizeof by / sizeof by[0]; k++) {
@@ -555,6 +556,7 @@ static void resize_body(void)
                 send_piece(n - 1);
             lab_settle();
             check_eq(lab.n_out, (body + 8 + 103) / 104);
+            left += lab.n_out;
             put_together(frame, &len);
             check_eq(len, (i == 0 ? 42u : 62u) + body);
             check(sums_hold(frame, len));
@@ -563,7 +565,10 @@ static void resize_body(void)
             lab_clear();
         }
     }
-    check_eq(lab_stats().forwarded, lab_stats().packets);
+    struct nst_engine_stats s = lab_stats();
+    check_eq(s.forwarded, s.packets);
+    check_eq(left, s.forwarded + s.injected - s.joined);
+    check(s.injected > 0 && s.joined > 0);
     free_pieces();
 }
 
