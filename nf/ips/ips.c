@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ips.c - a stateless intrusion prevention system.
+/* ips.c - a stateless intrusion prevention system (--state each).
  *
  * No flow has state here. When a packet brings bytes to one of its ends, the automaton of that direction is read from
  * the store, fed with the bytes, and written back; only then may the packet go. Any other instance can carry on from
@@ -11,7 +11,7 @@
 static int read_record(struct ips *ips, struct ips_stream *s, nst_time until)
 {
     int rc = nst_get(ips->store, s->key, s->record, sizeof s->record, NULL, until);
-    return ips_understand(ips, s, rc);
+    return ips_understand(ips, s, s->record, rc);
 }
 
 /* The first packet to this end that this instance sees of a flow that began before: where did another leave it? */

@@ -74,7 +74,7 @@ static void scan(struct ips_wait *w)
 static void on_other_read(struct nst_future *future, int rc)
 {
     struct ips_wait *w = future->arg;
-    rc = ips_understand(w->ips, &w->other, rc);
+    rc = ips_understand(w->ips, &w->other, w->other.record, rc);
     if (rc == 0)
         rc = ips_take_over(w->ips, &w->s, &w->other);
     if (rc < 0) {
@@ -87,7 +87,7 @@ static void on_other_read(struct nst_future *future, int rc)
 static void on_read(struct nst_future *future, int rc)
 {
     struct ips_wait *w = future->arg;
-    rc = ips_understand(w->ips, &w->s, rc);
+    rc = ips_understand(w->ips, &w->s, w->s.record, rc);
     if (rc < 0) {
         fail(w, rc);
         return;

@@ -6,14 +6,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define COMMON_OPTIONS                                                                                         \
+    { "rules", "FILE", "what to look for, see nf/ips/README.md", NST_OPTION_REQUIRED | NST_OPTION_RELOADS },   \
+        { "alerts", "FILE", "the alert log, - for standard output (alerts.jsonl)", false },                    \
+        { "midstream", "WHAT",                                                                                 \
+          "drop, reset or pickup flows whose earlier bytes nobody knows (drop; --fail open: pickup)", false }, \
+    {                                                                                                          \
+        "ttl", "SECONDS", "how long the store keeps a direction after its last packet (3600)", false           \
+    }
+
 static const struct nst_option options[] = {
-    { "rules", "FILE", "what to look for, see nf/ips/README.md", NST_OPTION_REQUIRED | NST_OPTION_RELOADS },
-    { "alerts", "FILE", "the alert log, - for standard output (alerts.jsonl)", false },
-    { "midstream", "WHAT", "drop, reset or pickup flows whose earlier bytes nobody knows (drop; --fail open: pickup)",
-      false },
-    { "ttl", "SECONDS", "how long the store keeps a direction after its last packet (3600)", false },
+    COMMON_OPTIONS,
+    { "state", "HOW",
+      "kept: read once, then kept here and written through; each: read and written at each packet (kept)", false },
+    { "kept", "N", "directions whose state is kept here at most (65536)", false },
     { 0 },
 };
+
+static const struct nst_option callback_options[] = { COMMON_OPTIONS, { 0 } };
+
+enum { AUTOMATON_HEAD = 16 }; /* bytes by which a compressed automaton may be longer than an open one */
 
 static int read_options(struct ips *ips, const struct nst_module_env *env, const char **why)
 {
@@ -76,6 +88,27 @@ static int load_rules(struct ips_config *config, const char *path, const char **
     return rc;
 }
 
+/* What is kept of a stream has a place of one size, chosen at the start: twice what these rules need, so that others may
+ * follow them. */
+static int make_room(struct ips_config *config, bool kept, const struct ips_config *before, const char *path,
+                     const char **why)
+{
+    config->room = IPS_AUTOMATON_MAX;
+    if (!kept)
+        return 0;
+    struct ips_scan_sizes sizes;
+    ips_scan_sizes(config->scanner[0], &sizes);
+    size_t most = sizes.open + AUTOMATON_HEAD;
+    most = most < IPS_AUTOMATON_MAX ? most : IPS_AUTOMATON_MAX;
+    if (before && before->room < most)
+        return nf_complain(why, -EINVAL,
+                           "--rules %s: the state of one stream may take %zu bytes, and what is kept has room for %u: "
+                           "expected simpler rules, or a restart",
+                           path, most, before->room);
+    config->room = before ? before->room : 2 * most < IPS_AUTOMATON_MAX ? (uint32_t)(2 * most) : IPS_AUTOMATON_MAX;
+    return 0;
+}
+
 static void say_changes(const struct ips_config *before, const struct ips_config *config, FILE *said)
 {
     if (ips_scanner_fingerprint(before->scanner[0]) == ips_scanner_fingerprint(config->scanner[0]))
@@ -85,7 +118,8 @@ static void say_changes(const struct ips_config *before, const struct ips_config
                 config->rules->n, before->rules->n);
 }
 
-static int module_prepare(const struct nst_module_env *env, const void *old, void **out, FILE *said, const char **why)
+static int prepare(const struct nst_module_env *env, const struct ips_config *old, void **out, bool kept, FILE *said,
+                   const char **why)
 {
     const char *path = env->option(env, "rules");
     if (!path)
@@ -95,6 +129,8 @@ static int module_prepare(const struct nst_module_env *env, const void *old, voi
         return nf_complain(why, -ENOMEM, "out of memory");
     config->n = env->n_cores;
     int rc = load_rules(config, path, why);
+    if (rc == 0)
+        rc = make_room(config, kept, old, path, why);
     if (rc < 0) {
         module_dispose(config);
         return rc;
@@ -103,6 +139,22 @@ static int module_prepare(const struct nst_module_env *env, const void *old, voi
         say_changes(old, config, said);
     *out = config;
     return 0;
+}
+
+static bool keeps(const struct nst_module_env *env)
+{
+    const char *how = env->option(env, "state");
+    return !how || strcmp(how, "each") != 0;
+}
+
+static int module_prepare(const struct nst_module_env *env, const void *old, void **out, FILE *said, const char **why)
+{
+    return prepare(env, old, out, keeps(env), said, why);
+}
+
+static int callback_prepare(const struct nst_module_env *env, const void *old, void **out, FILE *said, const char **why)
+{
+    return prepare(env, old, out, false, said, why);
 }
 
 static void use(struct ips *ips, const struct ips_config *config)
@@ -123,8 +175,39 @@ static void module_close(void *arg)
 {
     struct ips *ips = arg;
     ips_callback_close(ips);
+    nst_state_close(ips->streams);
     ips_alerts_close(ips->alerts);
     free(ips);
+}
+
+static int open_state(struct ips *ips, const struct nst_module_env *env, const char **why)
+{
+    const char *how = env->option(env, "state"), *kept = env->option(env, "kept");
+    char *end = NULL;
+    long n = kept ? strtol(kept, &end, 10) : 65536;
+    if (how && strcmp(how, "kept") != 0 && strcmp(how, "each") != 0)
+        return nf_complain(why, -EINVAL, "--state %s: expected kept or each", how);
+    if (kept && (end == kept || *end || n < 64 || n > 1 << 24))
+        return nf_complain(why, -EINVAL, "--kept %s: expected a number from 64 to %d", kept, 1 << 24);
+    if (!keeps(env))
+        return 0;
+    const struct nst_state_config config = {
+        .name = "ips:",
+        .kind = NST_STATE_OWNED,
+        .size = IPS_STATE_FIXED + 2 * ips->config->room,
+        .key_max = NST_FLOW_KEY_MAX,
+        .kept = (uint32_t)n,
+        .ttl = ips->ttl,
+        .local = sizeof(struct ips_place),
+    };
+    int rc = nst_state_open(&ips->streams, ips->store, &config);
+    if (rc < 0)
+        return nf_complain(why, rc, "the state cannot be opened: %s", strerror(-rc));
+    for (int side = 0; side < 2; side++) {
+        ips->nf.half[side].handler = ips_kept_handler;
+        ips->nf.half[side].on_received |= NST_EV_RETRANSMIT;
+    }
+    return 0;
 }
 
 static int open_with(const struct nst_module_env *env, const char *name,
@@ -146,6 +229,8 @@ static int open_with(const struct nst_module_env *env, const char *name,
             .handler = handler,
         };
     int rc = read_options(ips, env, why);
+    if (rc == 0 && handler == ips_handler)
+        rc = open_state(ips, env, why);
     if (rc == 0) {
         const char *path = env->option(env, "alerts");
         path = path ? path : "alerts.jsonl";
@@ -203,6 +288,11 @@ static void module_merge(void *arg, const void *other)
     ips->count.state_bytes += more->count.state_bytes;
     if (more->count.state_peak > ips->count.state_peak)
         ips->count.state_peak = more->count.state_peak;
+    struct nst_state_stats kept = { 0 };
+    if (more->streams)
+        nst_state_stats(more->streams, &kept);
+    nst_state_stats_add(&ips->kept, &kept);
+    nst_state_stats_add(&ips->kept, &more->kept);
     ips->alerts_lost += more->alerts_lost + ips_alerts_lost(more->alerts);
 }
 
@@ -227,7 +317,17 @@ static void module_report(void *arg, FILE *out)
     line(out, "restarted for other rules", ips->count.restarted);
     line(out, "records not understood", ips->count.bad_records);
     line(out, "records not deleted", ips->count.not_forgotten);
-    line(out, "records written", ips->count.states);
+    line(out, "changes of records", ips->count.states);
+    if (ips->streams) {
+        struct nst_state_stats kept;
+        nst_state_stats(ips->streams, &kept);
+        nst_state_stats_add(&kept, &ips->kept);
+        line(out, "records read", kept.claims);
+        line(out, "records written", kept.writes);
+        line(out, "records lost to others", kept.stale);
+        line(out, "records kept, at most", kept.kept_peak);
+        line(out, "packets that waited", kept.sent_late);
+    }
     line(out, "bytes a record, mean", ips->count.states ? ips->count.state_bytes / ips->count.states : 0);
     line(out, "bytes a record, largest", ips->count.state_peak);
     line(out, "bytes of an open automaton", sizes.open);
@@ -253,14 +353,14 @@ const struct nst_module ips_callback_module = {
     .abi = NST_MODULE_ABI,
     .name = "ips-callback",
     .summary = "the same, written with callbacks",
-    .options = options,
+    .options = callback_options,
     .uses_store = true,
     .open = open_callback,
     .close = module_close,
     .quiet = module_quiet,
     .merge = module_merge,
     .report = module_report,
-    .prepare = module_prepare,
+    .prepare = callback_prepare,
     .swap = module_swap,
     .dispose = module_dispose,
 };

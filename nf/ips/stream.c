@@ -21,7 +21,8 @@ static void open_side(struct ips_stream *s, struct nst_flow *f, enum nst_side si
     s->packet = packet;
     s->side = side;
     s->events = events;
-    s->known = s->bad = false;
+    s->known = s->bad = s->then.known = false;
+    s->here = NULL;
     s->next = (struct nst_slice){ 0 };
     s->verdict = NST_FORWARD;
     s->found.n = s->found.skipped = 0;
@@ -40,13 +41,13 @@ void ips_stream_opposite(struct ips_stream *other, const struct ips_stream *s)
     open_side(other, s->flow, s->side == NST_SERVER ? NST_CLIENT : NST_SERVER, s->packet, 0);
 }
 
-int ips_understand(struct ips *ips, struct ips_stream *s, int rc)
+int ips_understand(struct ips *ips, struct ips_stream *s, const void *record, int rc)
 {
     if (rc == -ENOENT)
         return 0;
     if (rc < 0)
         return rc;
-    s->known = ips_state_decode(&s->state, s->record, (size_t)rc) == 0;
+    s->known = ips_state_decode(&s->state, record, (size_t)rc) == 0;
     s->bad = !s->known;
     ips->count.bad_records += s->bad;
     return 0;
@@ -143,7 +144,7 @@ static void scan_on_core_stack(void *arg)
         scan->bytes += piece.len;
     }
     if (scan->rc == 0)
-        scan->rc = ips_scan_end(sc, scan->automaton, sizeof scan->automaton);
+        scan->rc = ips_scan_end(sc, scan->automaton, scan->ips->config->room);
 }
 
 static int by_end(const void *p, const void *q)
@@ -165,12 +166,60 @@ static const struct ips_rule *judge(struct ips_stream *s)
     return worst;
 }
 
+static void set_next(struct ips *ips, struct ips_stream *s, const struct ips_state *next)
+{
+    s->next = (struct nst_slice){ ips->record, ips_state_encode(next, ips->record) };
+    ips->count.states++;
+    ips->count.state_bytes += s->next.len;
+    if (s->next.len > ips->count.state_peak)
+        ips->count.state_peak = s->next.len;
+}
+
+/* Where this instance stands, if the half stands there, too. */
+static bool here(const struct ips_stream *s, uint64_t rules, uint32_t seq, uint64_t offset)
+{
+    const struct ips_place *h = s->here;
+    return h && h->known && h->rules == rules && h->seq == seq && h->offset == offset && offset > 0;
+}
+
+static void as_point(const struct ips_place *h, struct ips_point *out)
+{
+    *out = (struct ips_point){ h->seq, h->offset, { h->automaton, h->len } };
+}
+
+/* The packet is one more time on its way. The first time it may have been dropped because its state could not be written,
+ * so it leaves behind that state, as every packet. */
+static void write_again(struct ips *ips, struct ips_stream *s, uint64_t fingerprint)
+{
+    uint32_t seq = nst_tcp_seq(s->flow, s->side);
+    if (!(s->events & NST_EV_RETRANSMIT) || !here(s, fingerprint, seq, nst_tcp_offset(s->flow, s->side)) ||
+        (s->known && s->state.current.seq == seq && !s->state.rule))
+        return;
+    if (s->known && s->state.rule) {
+        s->verdict = NST_DROP_FLOW;
+        return;
+    }
+    struct ips_state next = { .rules = fingerprint, .base = s->here->base, .to_client = s->here->to_client };
+    as_point(s->here, &next.current);
+    next.previous = next.current;
+    if (s->known && s->state.rules == fingerprint && s->state.base == next.base &&
+        s->state.current.offset < next.current.offset)
+        next.previous = s->state.current;
+    next.has_ack = acknowledges(s->packet, &next.ack);
+    set_next(ips, s, &next);
+    s->then = *s->here;
+}
+
 int ips_scan(struct ips *ips, struct ips_stream *s)
 {
-    if (s->verdict != NST_FORWARD || !(s->events & NST_EV_DATA))
-        return 0;
-
     uint64_t fingerprint = ips_scanner_fingerprint(ips->scanner);
+    if (s->verdict != NST_FORWARD)
+        return 0;
+    if (!(s->events & NST_EV_DATA)) {
+        write_again(ips, s, fingerprint);
+        return 0;
+    }
+
     uint64_t offset = nst_tcp_offset(s->flow, s->side);
     uint32_t seq = nst_tcp_seq(s->flow, s->side);
     const struct ips_point *at = s->known ? ips_state_at(&s->state, seq) : NULL;
@@ -187,6 +236,10 @@ int ips_scan(struct ips *ips, struct ips_stream *s)
     if (at && s->state.rules == fingerprint) {
         next.base = s->state.base;
         next.previous = *at;
+    } else if (here(s, fingerprint, seq, offset)) { /* further than what was acknowledged */
+        s->found.to = s->here->to_client ? IPS_TO_CLIENT : IPS_TO_SERVER;
+        next.base = s->here->base;
+        as_point(s->here, &next.previous);
     } else if (at) {
         next.base = next.previous.offset = at->offset;
         ips->count.restarted++;
@@ -215,11 +268,19 @@ int ips_scan(struct ips *ips, struct ips_stream *s)
     next.current.seq = seq + (uint32_t)scan.bytes;
     next.current.offset = next.previous.offset + scan.bytes;
     next.current.automaton = (struct nst_slice){ scan.automaton, (size_t)scan.rc };
-    s->next = (struct nst_slice){ ips->record, ips_state_encode(&next, ips->record) };
-    ips->count.states++;
-    ips->count.state_bytes += s->next.len;
-    if (s->next.len > ips->count.state_peak)
-        ips->count.state_peak = s->next.len;
+    set_next(ips, s, &next);
+    if (s->here && next.current.automaton.len <= IPS_PLACE_AUTOMATON) {
+        s->then = (struct ips_place){
+            .rules = fingerprint,
+            .base = next.base,
+            .offset = next.current.offset,
+            .seq = next.current.seq,
+            .len = (uint16_t)next.current.automaton.len,
+            .known = true,
+            .to_client = next.to_client,
+        };
+        memcpy(s->then.automaton, next.current.automaton.p, next.current.automaton.len);
+    }
     return 0;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The IPS in both its ways of being written, on a model of an engine and of a store that fails when it is told to. */
+/* The IPS in all its ways of being written, on a model of an engine and of a store that fails when it is told to. */
 #include "ips/ips.h"
 #include "modules.h"
 #include <netstar/task.h>
@@ -36,7 +36,8 @@ struct nst_flow {
     struct nst_slice news; /* what the packet brings */
     unsigned pieces;       /* handed out so far */
     enum nst_verdict resumed;
-    int failed; /* what nst_fail was last asked about */
+    enum nst_verdict later; /* of a packet that was taken */
+    int failed;             /* what nst_fail was last asked about */
     bool dead;
 };
 
@@ -265,6 +266,129 @@ void nst_delete_start(struct nst_store *s, struct nst_slice key, struct nst_futu
     f->rc = do_delete(key);
 }
 
+/* ---- the model of what is kept of it: each write is answered at once, or fails ---- */
+static struct object {
+    struct nst_object pub;
+    bool valid, changed;
+    _Alignas(8) uint8_t value[IPS_STATE_MAX], local[256];
+} objects[2];
+static unsigned held;
+
+static struct object *object_at(struct nst_slice key)
+{
+    assert_int_equal(key.len, 1);
+    struct object *o = &objects[*(const uint8_t *)key.p];
+    o->pub.value = o->value;
+    o->pub.local = o->local;
+    return o;
+}
+
+static struct nst_slice name_of(const struct object *o)
+{
+    static uint8_t name[5] = "ips:";
+    name[4] = (uint8_t)(o - objects);
+    return (struct nst_slice){ name, 5 };
+}
+
+static struct object *object_of(struct nst_object *o)
+{
+    return (struct object *)o;
+}
+
+int nst_state_open(struct nst_state **out, struct nst_store *s, const struct nst_state_config *config)
+{
+    assert_string_equal(config->name, "ips:");
+    assert_int_equal(config->kind, NST_STATE_OWNED);
+    assert_true(config->size <= IPS_STATE_MAX && config->local <= 256);
+    memset(objects, 0, sizeof objects);
+    *out = (struct nst_state *)objects;
+    return 0;
+}
+
+void nst_state_close(struct nst_state *s)
+{
+    assert_int_equal(held, 0);
+}
+
+int nst_state_claim(struct nst_state *s, struct nst_slice key, struct nst_object **out, nst_time until)
+{
+    struct object *o = object_at(key);
+    assert_int_equal(until, 99);
+    *out = &o->pub;
+    held++;
+    if (o->valid)
+        return 0;
+    int rc = do_get(name_of(o), o->value, sizeof o->value);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    o->valid = true;
+    o->pub.there = rc >= 0;
+    o->pub.len = rc >= 0 ? (uint32_t)rc : 0;
+    return 0;
+}
+
+struct nst_object *nst_state_kept(struct nst_state *s, struct nst_slice key)
+{
+    struct object *o = object_at(key);
+    held += o->valid;
+    return o->valid ? &o->pub : NULL;
+}
+
+void nst_state_release(struct nst_object *o)
+{
+    held -= o != NULL;
+}
+
+void nst_state_write(struct nst_object *o)
+{
+    assert_true(object_of(o)->valid);
+    object_of(o)->changed = o->there = true;
+}
+
+static int write_now(struct object *o)
+{
+    if (!o->changed)
+        return 0;
+    o->changed = false;
+    int rc = do_put(name_of(o), (struct nst_slice){ o->value, o->pub.len });
+    if (rc < 0)
+        o->valid = false;
+    return rc;
+}
+
+int nst_state_commit(struct nst_object *o, nst_time until)
+{
+    assert_int_equal(until, 99);
+    nst_state_write(o);
+    return write_now(object_of(o));
+}
+
+/* A packet whose write fails is dropped, but counts as forwarded. */
+enum nst_verdict nst_state_send(struct nst_flow *f, const struct nst_event *ev, struct nst_object *const o[],
+                                unsigned n)
+{
+    int rc = write_now(object_of(o[0]));
+    if (rc == 0)
+        return NST_FORWARD;
+    f->later = nst_fail(f, rc);
+    return NST_TAKEN;
+}
+
+int nst_state_forget(struct nst_object *o, nst_time until)
+{
+    object_of(o)->valid = false;
+    return do_delete(name_of(object_of(o)));
+}
+
+void nst_state_stats(const struct nst_state *s, struct nst_state_stats *out)
+{
+    *out = (struct nst_state_stats){ 0 };
+}
+
+void nst_state_stats_add(struct nst_state_stats *sum, const struct nst_state_stats *one)
+{
+}
+
 static struct nst_future *waiting;
 
 void nst_then(struct nst_future *f, void (*fn)(struct nst_future *f, int rc), void *arg, nst_time until)
@@ -277,6 +401,12 @@ void nst_then(struct nst_future *f, void (*fn)(struct nst_future *f, int rc), vo
 }
 
 /* ---- instances, and what happens to them ---- */
+static const struct way {
+    const struct nst_module *module;
+    const char *state;
+} handler_way = { &ips_module, "each" }, callback_way = { &ips_callback_module, NULL },
+  kept_way = { &ips_module, NULL };
+static const struct way *way;
 static const struct nst_module *twin;
 static const char *midstream, *rules_path, *alerts_option, *ttl;
 static char rules_file[64], other_rules_file[64], alerts_file[64];
@@ -291,6 +421,8 @@ static const char *option(const struct nst_module_env *env, const char *name)
     return strcmp(name, "rules") == 0    ? rules_path
            : strcmp(name, "alerts") == 0 ? alerts_option
            : strcmp(name, "ttl") == 0    ? ttl
+           : strcmp(name, "state") == 0  ? way->state
+           : strcmp(name, "kept") == 0   ? NULL
                                          : midstream;
 }
 
@@ -377,7 +509,7 @@ static enum nst_verdict send_bytes(enum nst_side side, uint32_t seq, const void 
     ev.what = before.followed ? look(&flow) : NST_EV_MIDSTREAM;
     ev.what &= flow.nf->half[side].on_received;
     enum nst_verdict v = ev.what ? run(&ev) : NST_FORWARD;
-    if (v == NST_FORWARD) {
+    if (v == NST_FORWARD || v == NST_TAKEN) {
         flow.end[side].next += (uint32_t)flow.news.len;
         flow.end[side].offset += flow.news.len;
     } else {
@@ -385,7 +517,7 @@ static enum nst_verdict send_bytes(enum nst_side side, uint32_t seq, const void 
     }
     flow.dead = v == NST_DROP_FLOW || v == NST_RESET_FLOW;
     flow.news.len = 0;
-    return v;
+    return v == NST_TAKEN ? flow.later : v;
 }
 
 static enum nst_verdict send_text(enum nst_side side, uint32_t seq, const char *text)
@@ -436,7 +568,8 @@ static void reset_store(void)
 
 static int prepare(void **state)
 {
-    twin = *state;
+    way = *state;
+    twin = way->module;
     new_file(rules_file);
     new_file(other_rules_file);
     new_file(alerts_file);
@@ -482,7 +615,7 @@ static void a_match_over_packets(void **state)
     assert_int_equal(send_text(NST_CLIENT, 5005, "l|st"), NST_FORWARD);
     assert_int_equal(send_text(NST_CLIENT, 5009, "uff"), NST_DROP_FLOW);
     assert_int_equal(alerts("\"to\":\"client\",\"offset\":12,"), 1);
-    assert_int_equal(gets, 4);
+    assert_int_equal(gets, way == &kept_way ? 2 : 4);
     assert_int_equal(puts_, 4);
 }
 
@@ -525,6 +658,75 @@ static void a_late_write_that_landed(void **state)
     assert_int_equal(send_text(NST_SERVER, 1004, "|stu"), NST_FORWARD);
     assert_int_equal(send_text(NST_SERVER, 1008, "ff"), NST_DROP_FLOW);
     assert_int_equal(alerts("\"offset\":10,"), 1);
+}
+
+/* Kept: the bytes count as passed although the packet was dropped, so they have to come again before others do. */
+static void a_packet_that_was_dropped_leaves_with_its_state(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil");
+    for (int i = 0; i < 3; i++) {
+        put_fails = -ENOTCONN;
+        assert_int_equal(send_text(NST_SERVER, 1004, "|stu"), NST_DROP);
+        assert_int_equal(flow.failed, -ENOTCONN);
+    }
+    get_fails = -ENOTCONN;
+    assert_int_equal(send_text(NST_SERVER, 1004, "|stu"), NST_DROP);
+    unsigned before = puts_;
+    assert_int_equal(send_text(NST_SERVER, 1004, "|stu"), NST_FORWARD);
+    assert_int_equal(puts_, before + 1);
+    assert_int_equal(send_text(NST_SERVER, 1004, "|stu"), NST_FORWARD); /* once more: there is nothing to write */
+    assert_int_equal(puts_, before + 1);
+    take_over();
+    assert_int_equal(send_text(NST_SERVER, 1008, "ff"), NST_DROP_FLOW);
+    assert_int_equal(alerts("\"offset\":10,"), 1);
+}
+
+static void a_packet_that_was_dropped_goes_by_another_instance(void **state)
+{
+    for (int landed = 0; landed < 2; landed++) {
+        connection(1000, 5000);
+        send_text(NST_SERVER, 1000, "evil");
+        put_fails = -ETIMEDOUT;
+        put_lands = landed;
+        assert_int_equal(send_text(NST_SERVER, 1004, "xxxx"), NST_DROP);
+        take_over();
+        assert_int_equal(send_text(NST_SERVER, 1004, "|stu"), NST_FORWARD);
+        assert_int_equal(send_text(NST_SERVER, 1008, "ff"), NST_DROP_FLOW);
+    }
+    assert_int_equal(alerts("\"offset\":10,"), 2);
+}
+
+static void it_goes_on_behind_what_the_store_knows(void **state)
+{
+    send_text(NST_SERVER, 1000, "ev");
+    put_fails = -ECONNRESET;
+    assert_int_equal(send_text(NST_SERVER, 1002, "il|"), NST_DROP);
+    assert_int_equal(send_text(NST_SERVER, 1005, "stuff"), NST_DROP_FLOW); /* in order for this instance */
+    connection(1000, 5000);
+    reset_store();
+    send_text(NST_SERVER, 1000, "evil|");
+    put_fails = -ECONNRESET;
+    send_text(NST_SERVER, 1005, "st");
+    reset_store(); /* and it has lost everything */
+    assert_int_equal(send_text(NST_SERVER, 1007, "uff"), NST_DROP_FLOW);
+}
+
+static void another_instance_has_blocked_it(void **state)
+{
+    send_text(NST_SERVER, 1000, "evil");
+    struct entry before = store[NST_SERVER];
+    assert_int_equal(send_text(NST_SERVER, 1004, "|stuff"), NST_DROP_FLOW);
+    struct entry blocked = store[NST_SERVER];
+    for (int again = 0; again < 2; again++) {
+        store[NST_SERVER] = before;
+        take_over();
+        connection(1000, 5000);
+        send_text(NST_SERVER, 1000, "evil");
+        put_fails = -ESTALE;
+        assert_int_equal(send_text(NST_SERVER, 1004, "|st"), NST_DROP);
+        store[NST_SERVER] = blocked;
+        assert_int_equal(again ? send_text(NST_SERVER, 1004, "|st") : send_text(NST_SERVER, 1007, "x"), NST_DROP_FLOW);
+    }
 }
 
 static void a_match_blocks_without_the_store(void **state)
@@ -829,40 +1031,45 @@ static void whatever_happens(void **state)
     assert_int_equal(stopped, ROUNDS / 2);
 }
 
-#define BOTH(f)                                                          \
-    { #f ", handler", f, prepare, clean, (void *)&ips_module },          \
-    {                                                                    \
-#f ", callback", f, prepare, clean, (void *)&ips_callback_module \
+#define ONE(f, way)                                   \
+    {                                                 \
+#f ", " #way, f, prepare, clean, (void *)&way \
     }
+#define BOTH(f) ONE(f, handler_way), ONE(f, callback_way)
+#define ALL(f) BOTH(f), ONE(f, kept_way)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(a_match_in_one_packet),
-        BOTH(a_match_over_packets),
-        BOTH(actions),
-        BOTH(across_the_wrap),
-        BOTH(a_failed_write_is_scanned_again),
+        ALL(a_match_in_one_packet),
+        ALL(a_match_over_packets),
+        ALL(actions),
+        ALL(across_the_wrap),
+        ALL(a_failed_write_is_scanned_again),
         BOTH(a_late_write_that_landed),
-        BOTH(a_match_blocks_without_the_store),
-        BOTH(the_store_is_down),
-        BOTH(the_store_is_down_and_failing_open),
+        ALL(a_match_blocks_without_the_store),
+        ALL(the_store_is_down),
+        ALL(the_store_is_down_and_failing_open),
         BOTH(the_store_has_forgotten),
         BOTH(garbage_in_the_store),
-        BOTH(another_instance_carries_on),
-        BOTH(a_packet_lost_with_its_instance),
-        BOTH(an_old_packet_comes_first),
-        BOTH(a_direction_without_bytes),
-        BOTH(bytes_before_the_first_that_come_are_awaited),
-        BOTH(nobody_knows_the_flow),
-        BOTH(the_store_fails_at_a_take_over),
-        BOTH(blocked_stays_blocked),
-        BOTH(a_new_connection_with_the_old_ports),
-        BOTH(other_rules),
-        BOTH(closing),
-        BOTH(bad_options),
-        BOTH(report),
-        BOTH(whatever_happens),
+        ALL(another_instance_carries_on),
+        ALL(a_packet_lost_with_its_instance),
+        ALL(an_old_packet_comes_first),
+        ALL(a_direction_without_bytes),
+        ALL(bytes_before_the_first_that_come_are_awaited),
+        ALL(nobody_knows_the_flow),
+        ALL(the_store_fails_at_a_take_over),
+        ALL(blocked_stays_blocked),
+        ALL(a_new_connection_with_the_old_ports),
+        ALL(other_rules),
+        ALL(closing),
+        ALL(bad_options),
+        ONE(a_packet_that_was_dropped_leaves_with_its_state, kept_way),
+        ONE(a_packet_that_was_dropped_goes_by_another_instance, kept_way),
+        ONE(it_goes_on_behind_what_the_store_knows, kept_way),
+        ONE(another_instance_has_blocked_it, kept_way),
+        ALL(report),
+        ALL(whatever_happens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
