@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -457,12 +458,14 @@ def redis(tmp_path_factory):
     server.close()
 
 
-def busy_traffic(seed, flows=60):
+def busy_traffic(seed, flows=60, greeting=b""):
     """Interleaved connections of both families with reordering, retransmissions, and attacks at random places."""
     rng = random.Random(seed)
     frames, open_flows = [], []
     for i in range(flows):
         c = Connection(frames, 20000 + i, isn=rng.randrange(2**32), peer=rng.randrange(2**32), v6=i % 2 == 1).open()
+        if greeting:    # after which the store knows both directions
+            c.send(greeting).answer(greeting)
         data = bytearray(rng.choice(b"evil|stuf ") for _ in range(rng.randrange(50, 400)))
         if i % 3 == 0:
             at = rng.randrange(len(data) - 10)
@@ -508,6 +511,49 @@ def test_both_ways_of_writing_it_give_the_same(run):
         assert one.status == two.status == 0
         assert one.log == two.log and one.out == two.out
         assert one.report["engine"]["dropped"] == two.report["engine"]["dropped"]
+
+
+def test_kept_state_gives_the_same(run, redis):
+    """What is kept here and written through, and what is read and written at each packet."""
+    if run.nf != "ips":
+        pytest.skip("written with callbacks nothing is kept")
+    for seed in range(3):
+        frames = busy_traffic(seed)
+        redis.clear()
+        each = run(frames, "--state", "each", name="each")
+        kept = run(frames, "--state", "kept", store=redis.url, name="kept")
+        small = run(frames, "--state", "kept", "--kept", "64", store=redis.url, name="small")
+        for r in kept, small:
+            assert r.status == 0, r.text
+            assert r.log == each.log and r.out == each.out
+            assert r.report["engine"]["dropped"] == each.report["engine"]["dropped"]
+    assert int(re.search(r"records written +(\d+)", kept.text)[1]) <= int(re.search(r"changes of records +(\d+)", kept.text)[1])
+
+
+def cut_anywhere(run, redis, how, seed):
+    """Two instances on one store, at several places of a capture: (alerts, frames out) of the whole, and of the two."""
+    frames = busy_traffic(seed, 20, b"hello")
+    redis.clear()
+    whole = run(frames, *how[0], store=redis.url)
+    for cut in sorted(random.Random(seed).sample(range(140, len(frames)), 5)):
+        redis.clear()
+        one = run(frames[:cut], *how[0], store=redis.url, name="one")
+        two = run(frames[cut:], *how[1], store=redis.url, name="two")
+        for a in two.alerts:
+            a["packet"] += cut
+        yield cut, whole, one, two
+
+
+@pytest.mark.parametrize("how", [("kept", "kept"), ("kept", "each"), ("each", "kept")])
+def test_cut_anywhere(run, redis, how):
+    """An instance goes on where another has stopped, whichever way each of them has its state."""
+    if run.nf != "ips":
+        pytest.skip("written with callbacks nothing is kept")
+    for cut, whole, one, two in cut_anywhere(run, redis, [("--state", h) for h in how], 4):
+        def found(alerts):
+            return sorted((a["packet"], a["rule"], a["src_port"], a["offset"]) for a in alerts)
+        assert found(one.alerts + two.alerts) == found(whole.alerts), f"cut before frame {cut + 1}"
+        assert one.out + two.out == whole.out, f"cut before frame {cut + 1}"
 
 
 def test_another_instance_carries_on(run, redis):
