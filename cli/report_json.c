@@ -219,6 +219,8 @@ static json_t *engine(const struct nst_engine_stats *e)
     put(object, "urgent", e->urgent);
     put(object, "selective", e->selective);
     put(object, "acks_ignored", e->acks_ignored);
+    put(object, "elsewhere", e->elsewhere);
+    put(object, "moved", e->moved);
     put(object, "normalised", e->normalised);
     put(object, "watch_full", e->watch_full);
     put(object, "given", e->given);

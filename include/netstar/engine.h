@@ -194,6 +194,8 @@ struct nst_engine_stats {
     uint64_t urgent;    /* segments with an urgent pointer to a byte */
     uint64_t selective; /* segments with selective acknowledgments */
     uint64_t acks_ignored; /* of bytes that never came by here (live) */
+    uint64_t elsewhere;    /* segments that told of packets which had gone another way; as often as looked at */
+    uint64_t moved;        /* followed streams that were resumed further on */
     uint64_t normalised;   /* packets that were made equal to what was inspected */
     uint64_t given;        /* to the core that they belong to; not in `packets` here, but there, as `taken_over` */
     uint64_t taken_over;   /* of `packets`: from other cores */

@@ -59,6 +59,7 @@ typedef uint64_t nst_events;
 #define NST_EV_ICMP ((nst_events)1 << 17)            /* this end receives an ICMP error: see nst_packet_icmp */
 #define NST_EV_STATE ((nst_events)1 << 18)           /* TCP: another state of this end: see tcp.h */
 #define NST_EV_ERROR ((nst_events)1 << 19)           /* TCP: this end does not accept what the packet brings: tcp.h */
+#define NST_EV_ELSEWHERE ((nst_events)1 << 20)       /* TCP: packets of this stream may have gone another way: tcp.h */
 #define NST_EV_USER(n) ((nst_events)1 << (32 + (n))) /* an inspector's or the NF's own, n below 32 */
 
 /* Why the flow ended, for CLOSE. */

@@ -63,6 +63,17 @@
  * acknowledged. A retransmission of which some byte between `acked` and `next` is not kept, where it should be, is
  * counted once (unverified).
  *
+ * ---- Streams that go by several instances ----
+ * Live, and where traffic may move between instances that share their state, the instance that follows an end may be behind
+ * it, because packets went by another one. ELSEWHERE, where it is registered, tells of each segment, without SYN or RST, to
+ * an end whose beginning is known, that may say so:
+ *   - it has bytes or a FIN, and begins behind `next`; or has bytes, which all lie before `acked`
+ *   - what it brings would be dropped for on_window or as "stream limit"; or for on_bad_ack, because of what it acknowledges
+ * The handler then asks whoever knows. Without a word of his that changes it, what would have been dropped is dropped for its
+ * cause when he forwards it (a policy that resets or drops the flow counts as NST_DROP); everything else is as it is without
+ * ELSEWHERE, also DATA, GAP and so on, which come in the same call. An acknowledgment above `next` alone is no event:
+ * what it says is not believed, and who has the bytes tells the next segment.
+ *
  * ---- Holes of captures ----
  * An ACK above `next` counts as one of `next` (acks_ignored). In a capture it tells of a hole, too: the bytes were not
  * recorded, or stand behind the ACK, as with a tap for each direction. The hole reaches from `next` to the place that the
@@ -223,9 +234,30 @@ NST_API const char *nst_tcp_error_name(enum nst_tcp_error error);
 /* In a MIDSTREAM event: this end has received the stream up to sequence number `seq`, which is byte `offset` of it,
  * as another instance has recorded. The current packet is inspected anew against that, and what it brings is found with
  * nst_flow_bytes; returns its events (DATA, GAP, RETRANSMIT ...). If it turns out that it cannot be kept, or a policy
- * (on_stale, on_bad_ack) does not let it pass, it is dropped for that cause when the handler forwards it. Without a resume
- * the handler's verdict decides alone; where MIDSTREAM is not registered, policy.on_midstream does. */
+ * (on_stale, on_bad_ack, on_conflict) does not let it pass, it is dropped for that cause when the handler forwards it.
+ * Without a resume the handler's verdict decides alone; where MIDSTREAM is not registered, policy.on_midstream does.
+ *
+ * In any other event of a received segment without SYN, live: the same for an end that is followed already. It only goes
+ * forward: 0 is returned, and nothing has changed, when `offset` lies before the byte that is next; but where byte 0 would
+ * have another number than here, that is another connection, and the end goes on with it. What it has kept before the
+ * place is let go, and, also when it stays where it is, the window that it had offered is no longer known: what is beyond
+ * that passes. A stream that is edited is not moved (0). What a look at the packet counts is counted with each. */
 NST_API nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset);
+
+/* Bytes of this end's stream that have gone to it by another way, behind a hole: they are kept, compared and delivered as if
+ * their segment had come by here, and belong to nobody's verdict. Those before `next` and those that are kept already do not
+ * count. In an event of a received packet, which has to be looked at again then, with nst_tcp_resume at the place
+ * where the end stands. 0; -ENOSPC: they cannot be kept; -EINVAL: no such event, the beginning is not known, they lie behind the
+ * end of the stream, are more than 65535, or the stream is edited. */
+NST_API int nst_tcp_keep(struct nst_flow *f, enum nst_side side, uint32_t seq, struct nst_slice bytes);
+
+/* Whether each of these bytes was delivered or is kept, at any time; not those that the current packet brings. */
+NST_API bool nst_tcp_keeps(const struct nst_flow *f, enum nst_side side, uint32_t seq, uint32_t len);
+
+/* In an event of a received segment: this end has sent everything before `upto`, by whichever way, so if the segment
+ * acknowledges no more than that it is no bad acknowledgment. From then on the other end's acknowledgments are taken as they
+ * come. The segment is inspected anew; returns its events. */
+NST_API nst_events nst_tcp_sent(struct nst_flow *f, enum nst_side side, uint32_t upto);
 
 /* In a CLOSE event, in a capture: the bytes that are still kept behind holes, piece by piece, and the byte of the stream
  * that each begins with. Of those between the pieces none was captured (lost_bytes). False: there are no more, or it is no

@@ -268,7 +268,10 @@ static bool make_new(struct making *m, const struct stream_new *n, uint32_t from
         struct segment *x = make_piece(m, from, len, n->seq, n->seq + n->len);
         if (x == NULL)
             return false;
-        copy_bytes(n->packet, n->off + (from - n->seq), x->data, len);
+        if (n->bytes != NULL)
+            memcpy(x->data, n->bytes + (from - n->seq), len);
+        else
+            copy_bytes(n->packet, n->off + (from - n->seq), x->data, len);
         from += len;
     }
     return true;

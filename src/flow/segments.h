@@ -52,6 +52,7 @@ struct stream_new {
     uint32_t off, seq, len, from;
     enum nst_overlap policy; /* for places whose byte is kept; */
     uint32_t next;           /* those before it have been delivered and stay */
+    const uint8_t *bytes;    /* instead of a packet, where they do not come from one */
 };
 
 static inline int32_t seq_diff(uint32_t a, uint32_t b)

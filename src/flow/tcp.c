@@ -21,8 +21,7 @@ void tcp_begin_at(struct tcp_end *t, const struct nst_flow *f, enum nst_side sid
     t->overlap = overlap_of(f, side) & 7;
 }
 
-/* The end begins anew: whatever it was thought to have received is of another connection. */
-static void restart(struct tcp_end *t, struct nst_engine *e)
+void tcp_restart(struct tcp_end *t, struct nst_engine *e)
 {
     stream_free(&e->stream, t->kept.first);
     t->kept = (struct stream){ 0 };
@@ -293,7 +292,7 @@ static void sent_syn(struct tcp_end *t, struct nst_engine *e, const struct nst_p
     struct tcp_options o;
 
     if ((h->tcp_flags & RTE_TCP_ACK_FLAG) == 0 && (t->flags & TCP_SYN_SENT) && iss != t->iss)
-        restart(t, e);
+        tcp_restart(t, e);
     t->iss = iss;
     t->syn_len = p->h.payload_len;
     t->now |= TCP_SYN_SENT;
@@ -314,7 +313,7 @@ static void sent_beginning(struct tcp_end *t, struct nst_flow *f, enum nst_side 
     bool hole = f->engine->replay && !syn && seq_diff(ack, next_seq(t)) > 0;
 
     if (!hole && ack - t->base > t->delivered + ((t->flags & TCP_FIN_RECEIVED) != 0)) {
-        restart(t, f->engine);
+        tcp_restart(t, f->engine);
         tcp_begin_at(t, f, side, ack, 0);
         t->now |= TCP_SYN_RECEIVED;
     }
@@ -392,6 +391,10 @@ static nst_events tcp_packet(void *self, struct nst_flow *f, enum nst_side side,
         f->engine->stats.conflicts += (t->now & TCP_NOW_CONFLICT) != 0;
         f->engine->stats.normalised += (t->now & TCP_NOW_NORMAL) != 0;
     }
+    const nst_events odd = NST_EV_GAP | NST_EV_RETRANSMIT | EV_REFUSED | EV_WINDOW | EV_BAD_ACK;
+    if (unlikely((what & odd) || (p->h.tcp_flags & RTE_TCP_FIN_FLAG)) && dir == NST_RECEIVED &&
+        (flow_wants(f, side, NST_RECEIVED) & NST_EV_ELSEWHERE))
+        what = tcp_elsewhere(t, f, side, p, what);
     return what;
 }
 

@@ -32,55 +32,6 @@ bool nst_tcp_rest(struct nst_flow *f, enum nst_side side, uint64_t *offset, stru
     return true;
 }
 
-/* The flow is followed from here on; its current packet is looked at again. */
-static nst_events look_again(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p)
-{
-    struct nst_engine *e = f->engine;
-    enum nst_tcp_state was = nst_tcp_state(f, side);
-
-    t->flags |= TCP_OPENED | TCP_SYN_RECEIVED | TCP_SYN_SENT | TCP_CONFIRMED;
-    t->picked = 1;
-    nst_flow_life(f, NST_LIFE_ESTABLISHED, NST_OPEN_STILL);
-    nst_events what = e->inspect[side]->packet(t, f, side, NST_RECEIVED, p);
-    if (e->inspect[side] != &nst_tcp && nst_tcp_state(f, side) != was)
-        what |= NST_EV_STATE;
-    enum nst_cause cause = half_cause(what, flow_wants(f, side, NST_RECEIVED) | NST_EV_CONFLICT);
-    if (cause != NST_CAUSES) {
-        enum nst_verdict v = cause == NST_BY_STREAM_LIMIT ? NST_DROP : policy_of(e, cause);
-        if (v != NST_FORWARD && v != NST_FORWARD_FLOW) {
-            p->flags |= PACKET_REFUSED;
-            p->refused = (uint8_t)cause;
-        }
-    }
-    return what & ~(EV_REFUSED | EV_UNACCEPTED);
-}
-
-nst_events nst_tcp_resume(struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset)
-{
-    struct tcp_end *t = tcp_end_of(f, side);
-    struct nst_packet *p = nst_flow_packet(f, side);
-
-    if (t == NULL || (t->flags & TCP_SYNCED) || p == NULL)
-        return 0;
-    tcp_begin_at(t, f, side, seq, offset);
-    return look_again(t, f, side, p);
-}
-
-nst_events tcp_pickup(struct nst_flow *f, enum nst_side side, struct nst_packet *p)
-{
-    struct tcp_end *t = tcp_end_of(f, side);
-
-    if (t == NULL || (t->flags & TCP_SYNCED) || p == NULL)
-        return 0;
-    tcp_begin_at(t, f, side, rte_be_to_cpu_32(tcp_header(p)->sent_seq), 0);
-    return look_again(t, f, side, p);
-}
-
-nst_events nst_tcp_pickup(struct nst_flow *f, enum nst_side side)
-{
-    return tcp_pickup(f, side, nst_flow_packet(f, side));
-}
-
 bool tcp_stream_ended(struct nst_flow *f, enum nst_side side)
 {
     const struct tcp_end *t = tcp_end_of(f, side);

@@ -80,6 +80,24 @@ static bool keep_new(struct tcp_end *t, struct nst_flow *f, enum nst_side side, 
     return true;
 }
 
+int tcp_keep_bytes(struct tcp_end *t, struct nst_flow *f, struct stream_new *n)
+{
+    struct stream_pool *pool = &f->engine->stream;
+
+    n->policy = (enum nst_overlap)t->overlap;
+    n->next = next_seq(t);
+    if (seq_diff(n->from, n->next) < 0)
+        n->from = n->next;
+    struct stream_new first = *n;
+    first.policy = NST_OVERLAP_FIRST;
+    if (!keep(t, pool, &first, seq_diff(n->seq, n->next) > 0))
+        return -ENOSPC;
+    stream_add(&t->kept, pool, segment_numbered(pool, t->adding));
+    t->adding = 0;
+    t->adds = 0;
+    return 0;
+}
+
 static void count_unverified(struct tcp_end *t, struct nst_engine *e, uint32_t seq, uint32_t end)
 {
     uint32_t next = next_seq(t), from = seq_diff(t->acked, seq) > 0 ? t->acked : seq;

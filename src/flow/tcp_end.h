@@ -6,6 +6,7 @@
  * tcp_api.c       what handlers and the engine's other parts ask of an end
  * tcp_state.c     which of TCP's states that is, and what an end does not accept: for those who ask
  * tcp_bytes.c     which bytes it brings, keeps and contradicts
+ * tcp_move.c      streams of which a part goes by another instance
  * tcp_ack.c       what an end says of itself: acknowledgments, window, time stamps; TCP options
  * tcp_normal.c    making packets equal to what was inspected
  * tcp_overlap.c   overlap policies by name and by network
@@ -107,6 +108,8 @@ static inline uint32_t compared_from(const struct tcp_end *t, const struct nst_f
 /* ---- tcp.c ---- */
 /* The end's stream begins there: byte `offset` has number seq. */
 void tcp_begin_at(struct tcp_end *t, const struct nst_flow *f, enum nst_side side, uint32_t seq, uint64_t offset);
+/* The end begins anew: whatever it was thought to have received is of another connection. */
+void tcp_restart(struct tcp_end *t, struct nst_engine *e);
 /* The rest of the inspector. */
 void tcp_verdict(void *self, struct nst_flow *f, enum nst_side side, enum nst_verdict v);
 void tcp_close(void *self, struct nst_flow *f, enum nst_side side);
@@ -119,10 +122,17 @@ nst_events tcp_look_at_bytes(struct tcp_end *t, struct nst_flow *f, enum nst_sid
 /* Keeps bytes that continue the stream, behind which nothing is kept, where they are to be kept. False: refused. */
 bool tcp_keep_next(struct tcp_end *t, struct nst_flow *f, enum nst_side side, const struct nst_packet *p, uint32_t off,
                    uint32_t seq, uint32_t len);
+/* Keeps bytes that the end has, or will have, by another way: 0, or -ENOSPC. */
+int tcp_keep_bytes(struct tcp_end *t, struct nst_flow *f, struct stream_new *n);
 /* Some bytes were delivered: whether there is a hole still. */
 void tcp_hole_settle(struct tcp_end *t);
 /* The inspector's bytes(). */
 bool tcp_bytes(void *self, struct nst_flow *f, enum nst_side side, struct nst_slice *out);
+
+/* ---- tcp_move.c ---- */
+/* What a received segment is, where ELSEWHERE is registered and it may be one. */
+nst_events tcp_elsewhere(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
+                         nst_events what);
 
 /* ---- tcp_ack.c ---- */
 /* This end acknowledged everything before ack, with this packet; NULL: with one that was made in its name. */

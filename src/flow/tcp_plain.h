@@ -61,8 +61,7 @@ static inline bool tcp_plain_received(struct tcp_end *t, struct nst_flow *f, enu
     if (len == 0)
         return true;
     if (flow_keeps(f, side) && !tcp_keep_next(t, f, side, p, p->h.payload, seq, len)) {
-        *what |= EV_REFUSED;
-        return true;
+        return false; /* refused, as it will be told */
     }
     t->fresh = len;
     *what |= NST_EV_DATA;

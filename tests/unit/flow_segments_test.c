@@ -110,7 +110,9 @@ static void every_policy(void **state)
             }
             struct rte_mbuf *m = packet(bytes, headers + len, 1 + lab_random(&rnd, 3));
             struct segment *pieces = NULL;
-            struct stream_new n = { packet_of(m), headers, base + at, len, base + at + skip, policy, base + next };
+            struct stream_new n = {
+                packet_of(m), headers, base + at, len, base + at + skip, policy, base + next, NULL
+            };
             assert_int_equal(stream_differs(&s, packet_of(m), headers, base + at, len), differs);
             assert_int_equal(stream_covers(&s, base + at, base + end), covers);
             size_t used = pool.used;
@@ -166,7 +168,7 @@ static void many_pieces(void **state)
         struct rte_mbuf *m = packet(byte, 1, 1);
         for (unsigned i = 0; i < PIECES; i++) {
             unsigned k = order == 0 ? i : order == 1 ? PIECES - 1 - i : (unsigned)((uint64_t)i * 7919 % PIECES);
-            struct stream_new n = { packet_of(m), 0, 2 * k, 1, 2 * k, NST_OVERLAP_FIRST, 0 };
+            struct stream_new n = { packet_of(m), 0, 2 * k, 1, 2 * k, NST_OVERLAP_FIRST, 0, NULL };
             struct segment *piece;
             assert_int_equal(stream_missing(&s, &pool, &n, &piece), 0);
             stream_add(&s, &pool, piece);
@@ -208,7 +210,7 @@ static void tiny_pieces(void **state)
             unsigned k = order == 0 ? i : order == 1 ? PIECES - 1 - i : (unsigned)((uint64_t)i * 7919 % PIECES);
             uint8_t byte = (uint8_t)(k * 31);
             struct rte_mbuf *m = packet(&byte, 1, 1);
-            struct stream_new n = { packet_of(m), 0, k - 100, 1, k - 100, NST_OVERLAP_FIRST, 0u - 200 };
+            struct stream_new n = { packet_of(m), 0, k - 100, 1, k - 100, NST_OVERLAP_FIRST, 0u - 200, NULL };
             struct segment *piece;
             assert_int_equal(stream_missing(&s, &pool, &n, &piece), 0);
             stream_add_joined(&s, &pool, piece);

@@ -20,8 +20,14 @@ static enum nst_verdict watch(struct nst_flow *f, const struct nst_event *ev)
         return NST_FORWARD;
     }
     check(ev->side == NST_SERVER);
-    if ((what & NST_EV_MIDSTREAM) && seen.resume)
-        what |= nst_tcp_resume(f, ev->side, seen.resume_seq, seen.resume_offset);
+    if (seen.keep != NULL)
+        seen.kept = nst_tcp_keep(f, ev->side, seen.keep_seq, (struct nst_slice){ seen.keep, strlen(seen.keep) });
+    if ((what & NST_EV_ELSEWHERE) && seen.sent_upto != 0)
+        what |= nst_tcp_sent(f, ev->side, seen.sent_upto);
+    if ((what & (NST_EV_MIDSTREAM | NST_EV_ELSEWHERE)) && seen.resume) {
+        seen.resumed = nst_tcp_resume(f, ev->side, seen.resume_seq, seen.resume_offset);
+        what |= seen.resumed;
+    }
     if ((what & NST_EV_MIDSTREAM) && seen.pickup)
         what |= nst_tcp_pickup(f, ev->side);
     if (seen.calls < 64) {

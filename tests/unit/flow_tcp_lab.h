@@ -18,6 +18,11 @@ extern struct seen {
     bool resume, pickup;      /* what to do with MIDSTREAM */
     uint32_t resume_seq;
     uint64_t resume_offset;
+    nst_events resumed;
+    const char *keep; /* bytes that nst_tcp_keep is told of */
+    uint32_t keep_seq;
+    int kept;
+    uint32_t sent_upto; /* what nst_tcp_sent is told */
 } seen;
 
 extern const nst_events all_events;
