@@ -294,7 +294,7 @@ def test_a_signal_drains_and_reports(lab, nginx, redis, rules, number):
         finally:
             download.stop()
         assert report["engine"]["packets"] > 500
-        assert report["store"]["requests"] > 500
+        assert report["store"]["requests"] > 10
 
 
 def test_what_is_not_ip_or_tcp_passes(lab, redis, rules):
