@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is broken goes in at the command line: captures, frames, rule files, store URLs, options. Never a crash, never
 a silent success; a message that says what and where."""
+import json
 import os
 import random
 import struct
@@ -14,6 +15,7 @@ from scapy.all import (IP, TCP, UDP, Dot1Q, Ether, IPv6, IPv6ExtHdrDestOpt, IPv6
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "live"))
 from frames import conversation, pcap, read_pcap, tcp  # noqa: E402
 from lab import netstar_binary  # noqa: E402
+from tunnels import KINDS, wrap  # noqa: E402
 
 RULE = 'id=1 action=drop content="EVILPATTERN" msg="m"\n'
 SMALL = ["--packets", "4096", "--flows", "4096"]
@@ -253,6 +255,71 @@ def test_a_damaged_conversation_hides_nothing(folder):
             assert not any(b"TTERN" in p for p in out)
 
 
+# ---- tunnels ----
+def tunnelled():
+    inner = tcp("10.0.0.1", "10.0.0.2", 7, 80, 1, 0, 16, b"some EVILPAT bytes")
+    return [wrap(kind, inner, True) for kind in KINDS] + [wrap("gre", wrap("ipip", inner, True), True),
+                                                          wrap("vxlan", wrap("vxlan", inner, True), True)]
+
+
+def test_every_tunnel_cut_at_every_byte(folder):
+    cut = [f[:n] for f in tunnelled() for n in range(1, len(f) + 1)]
+    replay(folder, cut, "--tunnels", "all")
+    replay(folder, cut, "--tunnels", "all", "--fail", "open")
+
+
+def test_every_byte_of_a_tunnel_set_to_extremes(folder):
+    frames = []
+    for f in tunnelled():
+        for at in range(12, len(f)):
+            for value in (0, 1, 0x0f, 0x40, 0x45, 0x60, 0xf0, 0xff, f[at] ^ 1):
+                frames.append(f[:at] + bytes([value]) + f[at + 1:])
+    replay(folder, frames, "--tunnels", "all")
+
+
+def test_tunnels_hide_nothing(folder):
+    """The pattern in each kind of tunnel: seen where it is asked to be looked for, and only there."""
+    for kind in KINDS:
+        packets = [wrap(kind, p, p[26:30] == b"\x0a\0\0\1") for p in conversation(5000, [b"abc EVILPA", b"TTERN def"], [])]
+        assert any(b"TTERN" in p for p in replay(folder, packets)), "nobody asked"
+        assert not any(b"TTERN" in p for p in replay(folder, packets, "--tunnels", "all"))
+
+
+# ---- what is wrong, by its name ----
+def wrong():
+    f, six = samples()[0], samples()[2]
+    u6 = samples()[3]
+
+    def put(frame, at, *values):
+        return frame[:at] + bytes(values) + frame[at + len(values):]
+    vlan = b"\x81\0\0\5"
+    return {
+        "short_ethernet_header": f[:13],
+        "vlan_tags": f[:12] + vlan * 3 + f[12:],
+        "short_ip_header": put(f, 14, 0x44),
+        "ip_version": put(f, 14, 0x65),
+        "ip_length": put(f, 16, 0xff, 0xff),
+        "extension_headers": put(six[:54] + b"\x3c\0\1\4\0\0\0\0" * 9 + bytes(20), 18, 0, 92, 60),
+        "short_tcp_header": put(f, 16, 0, 30),
+        "tcp_data_offset": put(f, 46, 0x10),
+        "no_udp_checksum": put(u6, 60, 0, 0),
+        "wrong_checksum": put(f, 24, 0xde, 0xad),
+    }
+
+
+@pytest.mark.parametrize("name", wrong())
+def test_what_is_wrong_is_counted_by_its_name(folder, name):
+    (folder / "in.pcap").write_bytes(pcap([wrong()[name]]))
+    done = ips(folder, "-r", "in.pcap", "-w", "out.pcap", "--report", "report.json")
+    assert done.status == 0, done.text
+    engine = json.loads((folder / "report.json").read_text())["engine"]
+    assert {k: n for k, n in engine["faults"].items() if n} == {name: 1}
+    cause = "checksum" if name == "wrong_checksum" else "malformed"
+    passes = name == "no_udp_checksum"  # the IPS looks at TCP only
+    assert engine["dropped"][cause] == (not passes) and engine["forwarded"] == passes
+    assert len(read_pcap(folder / "out.pcap")) == passes
+
+
 # ---- rule files ----
 @pytest.mark.parametrize("text,line,column", [
     ("id=1 action=drop contnt=\"x\" msg=\"m\"\n", 1, 18),
@@ -318,6 +385,9 @@ def test_store_url_errors(folder, url):
     (["run", "ips", "--rules", "rules", "-r", "in.pcap", "--speed", "-1"], ["--speed"]),
     (["run", "ips", "--rules", "rules", "-r", "in.pcap", "--rules"], ["--rules"]),
     (["run", "ips", "--rules", "rules", "--ports", "a,b,c"], ["--ports"]),
+    (["run", "ips", "--rules", "rules", "-r", "in.pcap", "--tunnels", "gre,vxlna"], ["--tunnels", "vxlna", "vxlan"]),
+    (["run", "ips", "--rules", "rules", "-r", "in.pcap", "--tunnels", "gre,"], ["--tunnels"]),
+    (["run", "ips", "--rules", "rules", "-r", "in.pcap", "--fragments", "1"], ["--fragments"]),
     (["run", "ips", "--rules", "rules", "--ports", "nosuch0,nosuch1"], ["nosuch0"]),
     (["run", "ips", "--rules", "rules", "-r", "in.pcap", "--eal", "--no-such-eal-option"], ["eal"]),
 ], ids=lambda a: "_".join(a) if isinstance(a, list) else None)

@@ -169,6 +169,27 @@ static void ports(void **state)
     names_all("--ports", "4", "more than");
 }
 
+static void tunnels(void **state)
+{
+    static const char *const bad[] = {
+        "",    ",",        "gre,",  ",gre",  "gre,,mpls",
+        "GRE", "gre mpls", "vxlna", "all,x", "a-word-that-is-longer-than-any-tunnel's-name"
+    };
+    unsigned found = 77;
+
+    assert_int_equal(value_tunnels(&c, "--tunnels", "gre", &found), 0);
+    assert_int_equal(found, NST_TUNNEL_GRE);
+    assert_int_equal(value_tunnels(&c, "--tunnels", "gtpu,mpls,gtpu", &found), 0);
+    assert_int_equal(found, NST_TUNNEL_GTPU | NST_TUNNEL_MPLS);
+    assert_int_equal(value_tunnels(&c, "--tunnels", "ipip,all", &found), 0);
+    assert_int_equal(found, NST_TUNNELS_ALL);
+    for (size_t i = 0; i < N(bad); i++) {
+        assert_int_equal(value_tunnels(&c, "--tunnels", bad[i], &found), -EINVAL);
+        names_all("--tunnels", "", "mpls, gre, ipip, vxlan, gtpu or all");
+        assert_int_equal(found, NST_TUNNELS_ALL);
+    }
+}
+
 static void shown(void **state)
 {
     static const struct {
@@ -193,7 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(number), cmocka_unit_test(time_with_unit), cmocka_unit_test(size),  cmocka_unit_test(speed),
-        cmocka_unit_test(word),   cmocka_unit_test(ports),          cmocka_unit_test(shown),
+        cmocka_unit_test(word),   cmocka_unit_test(ports),          cmocka_unit_test(shown), cmocka_unit_test(tunnels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
