@@ -44,7 +44,7 @@ def test_a_hundred_reloads_under_traffic(lab, nginx, sink, redis, cores):
     """Every download is byte-identical and no packet is dropped, while two sets of rules take turns."""
     rules = lab.write("swapped.rules", RULES)
     digests = [nginx.add(f"file{i}", FILE + bytes([i]) * i) for i in range(4)]
-    with ips(lab, redis, rules, "--cores", str(cores), "--hold", "4096", "--budget", "10s") as netstar:
+    with ips(lab, redis, rules, "--cores", str(cores)) as netstar:
         running = [lab.download(f"http://{SERVER4}/slow/file{i}", 120) for i in range(4)]
         done = 0
         for n in range(1, 101):
