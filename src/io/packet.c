@@ -82,6 +82,59 @@ static void mend(uint8_t *data, const struct sum *s)
     data[s->at + 1] = (uint8_t) new;
 }
 
+/* A checksum of which these words have become others (RFC 1624, equation 3). Which end of a word is which does not matter
+ * (RFC 1071). `change` is folded; 0 and 0xffff are both nothing. */
+static void turn(uint8_t *at, uint32_t change, bool udp)
+{
+    uint16_t sum;
+
+    memcpy(&sum, at, sizeof sum);
+    if (udp && sum == 0) /* the sender did not use it */
+        return;
+    uint32_t s = (uint16_t)~sum + change;
+    s = (s & 0xffff) + (s >> 16);
+    sum = (uint16_t)~s;
+    if (udp && sum == 0)
+        sum = 0xffff;
+    memcpy(at, &sum, sizeof sum);
+}
+
+/* Most edits are of whole words of the addresses or the ports, or of what stands before the IP header: those are done, and
+ * true is returned. The checksums that cover them cover all of them. */
+static bool edit_words(const struct nst_headers *h, uint8_t *data, size_t off, const uint8_t *new, size_t len)
+{
+    bool l4 = h->l4 != 0 && (h->proto == 6 || h->proto == 17), ip = false;
+    size_t end = off + len, address = h->l3 + (h->family == 4 ? 12u : 8u);
+    uint32_t change = 0;
+
+    if (h->family == 0 || end <= h->l3) {
+        memcpy(data + off, new, len);
+        return true;
+    }
+    if (((off - h->l3) | len) & 1)
+        return false;
+    if (off >= address && end <= address + (h->family == 4 ? 8u : 32u))
+        ip = h->family == 4;
+    else if (!l4 || off < h->l4 || end > h->l4 + 4u)
+        return false;
+    for (size_t i = 0; i < len; i += 2) {
+        uint16_t was, is;
+        memcpy(&was, data + off + i, sizeof was);
+        memcpy(&is, new + i, sizeof is);
+        memcpy(data + off + i, &is, sizeof is);
+        change += (uint32_t)(uint16_t)~was + is;
+    }
+    change = (change & 0xffff) + (change >> 16);
+    change = (change & 0xffff) + (change >> 16);
+    if (change % 0xffff == 0)
+        return true;
+    if (ip)
+        turn(data + h->l3 + 10, change, false);
+    if (l4)
+        turn(data + h->l4 + (h->proto == 17 ? 6 : 16), change, h->proto == 17);
+    return true;
+}
+
 static int edit(struct nst_packet *p, size_t off, const void *bytes, size_t len)
 {
     struct rte_mbuf *m = mbuf_of(p);
@@ -92,7 +145,7 @@ static int edit(struct nst_packet *p, size_t off, const void *bytes, size_t len)
 
     if (off > m->data_len || len > m->data_len - off)
         return -ERANGE;
-    if (len == 0)
+    if (len == 0 || edit_words(h, data, off, new, len))
         return 0;
     const uint8_t *old = data + off;
     if (h->family == 4) {

@@ -183,6 +183,44 @@ static void every_byte(void **state)
     }
 }
 
+/* The edits of a translator: whole addresses, ports, both, with words that make sums 0 and 0xffff. */
+static void addresses_and_ports(void **state)
+{
+    for (size_t k = 0; k < sizeof shapes / sizeof shapes[0]; k++) {
+        const struct shape *s = &shapes[k];
+        unsigned at = L3 + (s->family == 4 ? 12 : 8), size = s->family == 4 ? 4 : 16;
+        struct box b;
+        struct nst_packet *p = make(&b, s);
+        const struct {
+            unsigned off, len;
+        } fields[] = { { at, size },   { at + size, size }, { at, 2 * size }, { at + 2, 2 },
+                       { p->h.l4, 2 }, { p->h.l4 + 2u, 2 }, { p->h.l4, 4 } };
+        for (int round = 0; round < 3000; round++) {
+            uint8_t bytes[32], *d = rte_pktmbuf_mtod(&b.m, uint8_t *);
+            unsigned f = (unsigned)round % 7;
+            memcpy(bytes, d + fields[f].off, sizeof bytes);
+            for (unsigned i = 0; i < fields[f].len; i++) {
+                int r = rand() % 6;
+                if (r < 4)
+                    bytes[i] = (uint8_t)(r == 0 ? 0 : r == 1 ? 255 : rand());
+            }
+            assert_int_equal(nst_packet_edit(p, fields[f].off, bytes, fields[f].len), 0);
+            assert_memory_equal(d + fields[f].off, bytes, fields[f].len);
+            refresh(p, s, true);
+        }
+        /* A port that makes the sum of UDP 0, which would say that there is none: it is sent as 0xffff. */
+        uint8_t *d = rte_pktmbuf_mtod(&b.m, uint8_t *), *sum = d + p->h.l4 + (s->proto == 17 ? 6 : 16), port[2];
+        for (unsigned v = 0; v < 65536 && !s->no_sum; v++) {
+            put16(port, v);
+            assert_int_equal(nst_packet_edit(p, p->h.l4, port, 2), 0);
+            if (s->proto == 17)
+                assert_int_not_equal(sum[0] | sum[1], 0);
+            if (v % 251 == 0 || (sum[0] == sum[1] && (sum[0] == 0 || sum[0] == 255)))
+                refresh(p, s, s->proto == 17 || sum[0] != 255);
+        }
+    }
+}
+
 static void outside_of_what_is_summed(void **state)
 {
     struct box b, before;
@@ -254,6 +292,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(edits_equal_full_computation),
         cmocka_unit_test(every_byte),
+        cmocka_unit_test(addresses_and_ports),
         cmocka_unit_test(outside_of_what_is_summed),
         cmocka_unit_test(a_wrong_sum_stays_wrong),
         cmocka_unit_test(not_ip),
