@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What an NF may ask of a packet, and editing it with its checksums kept right (RFC 1624). */
 #include "io/packet.h"
+#include "io/words.h"
 #include <string.h>
 
 const struct nst_headers *nst_packet_headers(const struct nst_packet *p)
@@ -82,30 +83,12 @@ static void mend(uint8_t *data, const struct sum *s)
     data[s->at + 1] = (uint8_t) new;
 }
 
-/* A checksum of which these words have become others (RFC 1624, equation 3). Which end of a word is which does not matter
- * (RFC 1071). `change` is folded; 0 and 0xffff are both nothing. */
-static void turn(uint8_t *at, uint32_t change, bool udp)
-{
-    uint16_t sum;
-
-    memcpy(&sum, at, sizeof sum);
-    if (udp && sum == 0) /* the sender did not use it */
-        return;
-    uint32_t s = (uint16_t)~sum + change;
-    s = (s & 0xffff) + (s >> 16);
-    sum = (uint16_t)~s;
-    if (udp && sum == 0)
-        sum = 0xffff;
-    memcpy(at, &sum, sizeof sum);
-}
-
 /* Most edits are of whole words of the addresses or the ports, or of what stands before the IP header: those are done, and
  * true is returned. The checksums that cover them cover all of them. */
 static bool edit_words(const struct nst_headers *h, uint8_t *data, size_t off, const uint8_t *new, size_t len)
 {
     bool l4 = h->l4 != 0 && (h->proto == 6 || h->proto == 17), ip = false;
     size_t end = off + len, address = h->l3 + (h->family == 4 ? 12u : 8u);
-    uint32_t change = 0;
 
     if (h->family == 0 || end <= h->l3) {
         memcpy(data + off, new, len);
@@ -117,21 +100,7 @@ static bool edit_words(const struct nst_headers *h, uint8_t *data, size_t off, c
         ip = h->family == 4;
     else if (!l4 || off < h->l4 || end > h->l4 + 4u)
         return false;
-    for (size_t i = 0; i < len; i += 2) {
-        uint16_t was, is;
-        memcpy(&was, data + off + i, sizeof was);
-        memcpy(&is, new + i, sizeof is);
-        memcpy(data + off + i, &is, sizeof is);
-        change += (uint32_t)(uint16_t)~was + is;
-    }
-    change = (change & 0xffff) + (change >> 16);
-    change = (change & 0xffff) + (change >> 16);
-    if (change % 0xffff == 0)
-        return true;
-    if (ip)
-        turn(data + h->l3 + 10, change, false);
-    if (l4)
-        turn(data + h->l4 + (h->proto == 17 ? 6 : 16), change, h->proto == 17);
+    words_put(h, data, off, new, len, ip);
     return true;
 }
 
