@@ -77,7 +77,7 @@ int line_read(struct line *l, enum settings_for who, int argc, char *argv[], con
 
     *l = (struct line){ 0 };
     snprintf(l->command, sizeof l->command, "%s", argv[0]);
-    from.path = who == FOR_RUN ? settings_config_path(argc, argv) : NULL;
+    from.path = settings_config_path(argc, argv);
     from.say = say != NULL ? say : log_mistake;
     from.say_arg = say != NULL ? arg : (void *)from.path;
     if (argc >= 2 && argv[1][0] != '-') {
@@ -88,8 +88,9 @@ int line_read(struct line *l, enum settings_for who, int argc, char *argv[], con
     if (l->name == NULL && from.path == NULL) {
         l->s.help = argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
         return l->s.help ? 0
-                         : complain(c, -EINVAL, "%s needs the name of a network function, before the options%s",
-                                    argv[0], who == FOR_RUN ? ", or a file: -c FILE" : "");
+                         : complain(c, -EINVAL,
+                                    "%s needs the name of a network function, before the options, or a file: -c FILE",
+                                    argv[0]);
     }
     return read_settings(l, &from, c);
 }

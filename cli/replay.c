@@ -6,10 +6,12 @@
 
 void help_replay(void)
 {
-    printf("Usage: netstar replay NAME|./FILE.so -r FILE [--times N] [options]\n\n"
+    printf("Usage: netstar replay NAME|./FILE.so -r FILE [--times N] [options]\n"
+           "       netstar replay -c FILE -r FILE [--times N] [options]\n\n"
            "Loads captures into memory, runs a network function over them many times on one core, as fast as\n"
            "it goes, and tells where the time goes: ns per packet, cycles per byte, and what each part costs.\n"
-           "Each pass has flows, an NF and a connection to the store of its own.\n\n");
+           "Each pass has flows, an NF and a connection to the store of its own. A configuration file is that of\n"
+           "`netstar run`; what it says of ports, cores and output is left to runs.\n\n");
     settings_help(stdout, &no_module, FOR_REPLAY);
     printf("\nExample:\n  netstar replay ips --rules my.rules --alerts /dev/null -r in.pcap --times 20\n");
 }

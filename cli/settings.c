@@ -55,7 +55,7 @@ static const struct {
 } common[] = {
     { { CONFIG, "config", 'c', "FILE",
         "take options from this file (YAML, see docs/operating.md); those of the command line count more" },
-      FOR_RUN | FOR_CHECK },
+      FOR_RUN | FOR_CHECK | FOR_REPLAY },
     { { PORTS, "ports", 0, "A,B[,C,D]",
         "Linux interfaces or DPDK devices, in pairs: what comes in by A leaves by B, and back. xdp:eth1 or "
         "packet:eth1 picks the driver" },
@@ -358,9 +358,11 @@ static unsigned read_file(struct settings *s, const struct option_spec *specs, s
     enum config_form forms[N_COMMON];
     struct config_specs in = { .common = keys, .forms = forms, .own = specs + n, .n_own = own };
     const struct settings_source *from = &s->from;
+    /* A replay takes the file that a run takes; what it has no use for is looked at all the same. */
+    unsigned who = from->who == FOR_REPLAY ? FOR_REPLAY | FOR_RUN : from->who;
 
     for (size_t i = 0; i < N_COMMON; i++) {
-        if ((common[i].who & from->who) == 0 || common[i].spec.id == HELP || common[i].spec.id == CONFIG)
+        if ((common[i].who & who) == 0 || common[i].spec.id == HELP || common[i].spec.id == CONFIG)
             continue;
         forms[in.n_common] = common[i].who & AS_LIST ? CONFIG_LIST : common[i].who & AS_EACH ? CONFIG_EACH : CONFIG_ONE;
         keys[in.n_common++] = common[i].spec;
@@ -384,6 +386,17 @@ static void keep_first(void *arg, unsigned line, unsigned column, const char *te
         complain(f->c, -EINVAL, "%s", text);
 }
 
+/* What a file has for runs alone: a replay works on one core, and sends nowhere. */
+static void leave_to_runs(struct settings *s)
+{
+    s->cores = 1;
+    s->n_cpus = s->n_cpus > 1 ? 1 : s->n_cpus;
+    s->n_ports = 0;
+    s->output = NULL;
+    s->speed = 0;
+    s->busy_poll = false;
+}
+
 static int read_all(struct settings *s, const struct option_spec *specs, size_t n, size_t own, struct complaint *c)
 {
     const struct settings_source *from = &s->from;
@@ -400,8 +413,11 @@ static int read_all(struct settings *s, const struct option_spec *specs, size_t 
     /* What contradicts what is only known of values that are right. */
     if (mistakes == 0 && s->module != NULL)
         mistakes = settings_validate(s, from->who, from->say, from->say_arg);
-    if (mistakes == 0)
+    if (mistakes == 0) {
+        if (from->who == FOR_REPLAY)
+            leave_to_runs(s);
         return 0;
+    }
     return complain(c, -EINVAL, "%s: %u mistake%s", from->path, mistakes, mistakes > 1 ? "s" : "");
 }
 

@@ -97,3 +97,42 @@ def test_help():
         done = netstar(*argv)
         assert done.returncode == 0 and "--times N" in done.stdout and "--ports" not in done.stdout
         assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_file_of_a_run(traffic):
+    """What it says of ports, cores and output is left to runs, and -r takes the place of the ports."""
+    folder, packets, _ = traffic
+    (folder / "edge.yaml").write_text("""nf: ips
+ports: [eth1, eth2]
+instance: edge1
+busy-poll: true
+cores: 2
+cpu: [0, 1]
+store: "mem:"
+flows: 4096
+packets: 4096
+no-huge: true
+options:
+  rules: rules
+  alerts: alerts
+""")
+    done = netstar("replay", "-c", "edge.yaml", "-r", "in.pcap", "--times", "1", "-q", "--report", "-", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    by_file = json.loads(done.stdout)
+    assert by_file["packets"] == packets
+    done = netstar("replay", "ips", "--rules", "rules", "--alerts", "alerts", "-r", "in.pcap", "--times", "1", "-q", "--flows", "4096",
+                   "--packets", "4096", "--no-huge", "--report", "-", cwd=folder)
+    by_options = json.loads(done.stdout)
+    for name in "flows", "events", "forwarded", "packets":
+        assert by_file[name] == by_options[name]
+
+
+def test_a_file_with_mistakes(traffic):
+    folder, _, _ = traffic
+    (folder / "bad.yaml").write_text("nf: ips\nflow: 3\nspeed: quick\noptions:\n  rules: rules\n")
+    done = netstar("replay", "-c", "bad.yaml", "-r", "in.pcap", cwd=folder)
+    assert done.returncode == 2
+    assert "bad.yaml:2:1" in done.stderr and "bad.yaml:3:" in done.stderr and "2 mistakes" in done.stderr
+    (folder / "ports.yaml").write_text("nf: ips\nports: [eth1, eth2]\noptions:\n  rules: rules\n  alerts: alerts\n")
+    done = netstar("replay", "-c", "ports.yaml", cwd=folder)
+    assert done.returncode == 2 and "Give -r FILE" in done.stderr
