@@ -10,6 +10,11 @@
  *   redis-sentinel://[...@]HOST[:PORT],.../SERVICE[/DB]   the master that these sentinels (port 26379) name
  *   redis-cluster://[...@]HOST[:PORT],...                 the cluster of which these are nodes
  *
+ * With ?replicas=N (&replicas=N behind another option; 0 to 16, 0 unless given) behind a Redis URL a write is acknowledged when N
+ * replicas have it (Redis' WAIT, one for all writes of a turn), so that a replica that takes over knows it. Where they do not
+ * say so within half a second the write ends with -ETIMEDOUT, and meanwhile the server answers nothing else. What others have
+ * written may be read before replicas have it.
+ *
  * USER, PASSWORD and PATH may hold %XX. A host name is resolved once, by nst_store_open, which may take the resolver's
  * time: open stores before there is traffic, or give an address. Requests made during the first attempt to connect, at
  * most a second, wait for it; later, requests without a connection are refused at once.
@@ -49,7 +54,7 @@
  *               value that NetStar did not write; incr: the sum does not fit 64 bits
  *   -EINVAL     incr: the key does not hold a counter; pool_take: the pool was larger once; any: a negative time to live
  *   -ENOSPC     mem: the limit of its memory is reached; lmdb: that of its file, or the disk is full
- *   -ETIMEDOUT, -ECANCELED   as everywhere; a write may or may not have landed
+ *   -ETIMEDOUT, -ECANCELED   as everywhere; a write may or may not have landed. -ETIMEDOUT also: too few replicas have it
  *
  * After a write that may or may not have landed
  *   put, put_owned, touch, pool_keep, cas_bytes to the same bytes   may be sent again: the result is the same

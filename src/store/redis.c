@@ -243,6 +243,7 @@ int store_redis_open(struct nst_store **out, const struct store_url *url, const 
     s->url = *url;
     s->reply_after = config->reply_after > 0 ? config->reply_after : NST_SEC(5);
     s->in_flight_max = config->in_flight != 0 ? config->in_flight : 4096;
+    s->replicas = url->replicas;
     s->ring = 1;
     while (s->ring < s->in_flight_max + REDIS_INTERNAL && s->ring < 1u << 24)
         s->ring *= 2;

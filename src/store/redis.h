@@ -13,6 +13,9 @@
  * seven are its version, which counts up from a random place of this store object, so two instances do not write the
  * same one. In an owned record they are the owner's token. A pool is a sorted set of "value:ticket", the score of each
  * being the millisecond at which it is free.
+ *
+ * With `replicas` in the URL each burst that writes ends with a WAIT, and its writes are fulfilled by what that answers. Until
+ * then their records stay in the ring, between `held` and `head`.
  */
 #pragma once
 #include "base/histogram.h"
@@ -37,6 +40,7 @@ enum {
     REDIS_TRIES = 5,         /* times that a request is sent where a server says it was not the right one */
     REDIS_REQUEST_MAX = 512, /* bytes of a request without its key and values */
     REDIS_BREAKER = 16,      /* requests in a row that were given up: the server is taken for dead */
+    REDIS_WAIT_MS = 500,     /* that replicas have for a write */
 };
 
 /* What a record is for: a store_op, or one of the connection's own. */
@@ -48,6 +52,7 @@ enum redis_own_op {
     REDIS_ASKING,
     REDIS_TOPOLOGY, /* where the cluster's slots are, or (to a sentinel) the master */
     REDIS_ROLE,     /* of the setup: the server must be a master */
+    REDIS_WAIT,     /* how many replicas have all writes before it */
 };
 
 struct redis_link;
@@ -67,6 +72,7 @@ struct redis_record {
     uint32_t bytes; /* of the request, in the connection's buffer */
     uint16_t slot;  /* of its key; only in a cluster */
     uint8_t op, script, tries;
+    int rc;         /* of a write that waits for replicas */
     nst_time start; /* on nst_clock: latency and overdue answers are about real time, also in a replay */
 };
 
@@ -94,11 +100,14 @@ struct redis_link {
     bool timer_armed;
     bool want_write; /* EPOLLOUT is watched */
     bool resp3;
-    bool broken; /* the circuit breaker is open */
+    bool broken;   /* the circuit breaker is open */
+    bool unwaited; /* there are writes that no WAIT follows */
+    bool waiting;  /* a WAIT is under way: until its answer the server would do nothing else, so nothing is sent */
 
     /* records, oldest first; both count up and are masked */
     struct redis_record *ring;
     uint32_t ring_mask, head, tail;
+    uint32_t held;       /* before head: those from here on have their answers, but replicas may not have the writes */
     uint32_t setup_left; /* of the oldest records, so many belong to the setup */
     uint32_t internal;   /* records of the connection's own */
     uint32_t in_flight;  /* the others */
@@ -140,6 +149,7 @@ struct redis_store {
     struct ssl_ctx_st *tls;        /* OpenSSL's, or NULL */
     struct redis_link *sentinel;   /* a connection to one of them, or NULL */
     uint32_t in_flight_max, ring;
+    uint32_t replicas;
     uint64_t version;
     uint64_t writes; /* system calls */
     nst_time reply_after;
@@ -236,6 +246,8 @@ bool redis_put_alive(struct redis_link *l);
 /* Asks for the topology. */
 bool redis_put_topology(struct redis_link *l);
 bool redis_put_asking(struct redis_link *l);
+/* Asks how many replicas have what was written so far. */
+bool redis_put_wait(struct redis_link *l);
 /* ---- redis_answer.c ---- */
 enum redis_fate {
     REDIS_DONE,     /* *rc is the request's result */

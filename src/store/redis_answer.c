@@ -170,6 +170,8 @@ static int integer_result(struct reading *rd, const struct resp *v)
 
     if (op == STORE_INCR)
         return count_result(rd, v);
+    if (op == REDIS_WAIT && v->n >= 0 && v->n <= INT32_MAX)
+        return (int)v->n;
     if (op == STORE_DELETE_OWNED && v->n == -1)
         return -ENOENT;
     if (op == STORE_DELETE || op == STORE_TOUCH || op == STORE_CAS || op == STORE_CAS_BYTES || op == STORE_PUT_OWNED ||

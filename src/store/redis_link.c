@@ -73,7 +73,13 @@ static unsigned fail_all(struct redis_link *l, int first_rc, int rc)
 {
     unsigned n = 0;
 
-    for (; l->head != l->tail; l->head++) {
+    for (; l->held != l->head; l->held++) {
+        struct redis_record *r = &l->ring[l->held & l->ring_mask];
+        forget(l, r);
+        if (r->f != NULL)
+            nst_fulfil(r->f, r->rc < 0 ? r->rc : rc);
+    }
+    for (; l->head != l->tail; l->held = ++l->head) {
         struct redis_record *r = oldest(l);
         forget(l, r);
         if (own_op(r))
@@ -86,6 +92,7 @@ static unsigned fail_all(struct redis_link *l, int first_rc, int rc)
         n++;
     }
     l->setup_left = 0;
+    l->unwaited = l->waiting = false;
     l->answered = l->sent = l->filled = l->setup_end = 0;
     nst_flusher_unmark(&l->flusher);
     return n;
@@ -202,8 +209,17 @@ static void flush(struct nst_flusher *flusher)
 {
     struct redis_link *l = (struct redis_link *)((char *)flusher - offsetof(struct redis_link, flusher));
 
-    if (l->state == REDIS_READY && !l->want_write)
-        send_some(l);
+    if (l->state != REDIS_READY || l->want_write || l->waiting)
+        return;
+    if (__builtin_expect(l->unwaited, 0)) {
+        l->waiting = redis_put_wait(l);
+        if (!l->waiting) {
+            redis_drop(l, -ENOMEM, "no room to ask for replicas");
+            return;
+        }
+        l->unwaited = false;
+    }
+    send_some(l);
 }
 
 bool redis_reserve(struct redis_link *l, size_t bytes)
@@ -233,6 +249,11 @@ bool redis_reserve(struct redis_link *l, size_t bytes)
 }
 
 /* ---- requests ---- */
+
+static bool writes(unsigned op)
+{
+    return op < STORE_OPS && op != STORE_GET && op != STORE_CHECK_OWNED && op != STORE_SCAN && op != STORE_PING;
+}
 
 /* The consumer gives a request up. It may be on its way: its record stays, and its answer will be thrown away. */
 static void stop(struct nst_future *f)
@@ -315,6 +336,8 @@ void redis_commit(struct redis_link *l, struct redis_record *r, const char *p)
 {
     r->bytes = (uint32_t)(p - ((char *)l->out + l->filled));
     l->filled += r->bytes;
+    if (__builtin_expect(l->store->replicas != 0, 0) && writes(r->op))
+        l->unwaited = true;
     nst_flusher_mark(&l->flusher);
     if (!l->timer_armed)
         arm(l, l->store->reply_after);
@@ -329,7 +352,7 @@ static bool send_script(struct redis_link *l)
 
     if (f == NULL)
         return true;
-    if (l->tail - l->head > l->ring_mask || !redis_reserve(l, redis_whole_script_bytes(old)))
+    if (l->tail - l->held > l->ring_mask || !redis_reserve(l, redis_whole_script_bytes(old)))
         return false;
     r = &l->ring[l->tail++ & l->ring_mask];
     *r = *old;
@@ -393,11 +416,37 @@ static void ready(struct redis_link *l)
         return;
     if (redis_link_ticks(l))
         arm(l, alive_after < s->reply_after ? alive_after : s->reply_after);
+    if (l->unwaited)
+        nst_flusher_mark(&l->flusher);
     if (l->head + 1 != l->tail) { /* the last of the setup is still there */
         if (!l->timer_armed)
             arm(l, s->reply_after);
         send_some(l);
     }
+}
+
+/* So many replicas have everything that was written before. */
+static void replicated(struct redis_link *l, int n)
+{
+    struct redis_store *s = l->store;
+    bool few = n < (int)s->replicas;
+
+    for (; l->held != l->head; l->held++) {
+        struct redis_record *r = &l->ring[l->held & l->ring_mask];
+        forget(l, r);
+        if (r->f == NULL)
+            continue;
+        nst_histogram_record(&s->latency, (uint64_t)(l->read_at - r->start));
+        if (few && r->rc >= 0)
+            s->base.stats.timeouts++;
+        store_answer(&s->base, r->f, few && r->rc >= 0 ? -ETIMEDOUT : r->rc);
+    }
+    l->waiting = false;
+    if (few)
+        redis_log(s, NST_LOG_WARNING, l->name, "%d replicas of %u have what was written, after %d ms", n > 0 ? n : 0,
+                  s->replicas, REDIS_WAIT_MS);
+    if (l->unwaited || l->sent < l->filled)
+        nst_flusher_mark(&l->flusher);
 }
 
 /* The oldest record has its answer. False when the connection is gone now. */
@@ -407,6 +456,7 @@ static bool answered(struct redis_link *l, const char *answer)
     struct redis_store *s = l->store;
     const char *bad = NULL;
     enum redis_fate fate;
+    bool holds = false;
     int rc = 0;
 
     fate = redis_answer(l, r, answer, &rc, &bad);
@@ -426,6 +476,8 @@ static bool answered(struct redis_link *l, const char *answer)
     } else if (__builtin_expect(own_op(r), 0)) {
         if (r->op == REDIS_TRACK && rc < 0)
             l->tracks++; /* for ever: this server does not tell */
+        if (r->op == REDIS_WAIT)
+            replicated(l, rc);
     } else {
         if (l->silent != 0) {
             l->silent = 0;
@@ -444,14 +496,21 @@ static bool answered(struct redis_link *l, const char *answer)
                 fate = REDIS_DONE;
         }
         r = oldest(l);
-        if (fate == REDIS_DONE) {
+        holds = __builtin_expect(s->replicas != 0, 0) && fate == REDIS_DONE && writes(r->op) && r->f != NULL;
+        if (holds) {
+            r->rc = rc;
+        } else if (fate == REDIS_DONE) {
             nst_histogram_record(&s->latency, (uint64_t)(l->read_at - r->start));
             if (r->f != NULL)
                 store_answer(&s->base, r->f, rc);
+            r->f = NULL; /* its record may stay, behind one that waits for replicas */
         }
     }
-    forget(l, r);
     l->head++;
+    if (__builtin_expect(!holds && l->held + 1 == l->head, 1)) {
+        forget(l, r);
+        l->held = l->head;
+    }
     l->answered += r->bytes;
     if (r->op == REDIS_TRACK)
         redis_listeners(s);

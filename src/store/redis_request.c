@@ -323,6 +323,15 @@ bool redis_put_asking(struct redis_link *l)
     return put_command(l, REDIS_ASKING, "ASKING", NULL, NULL);
 }
 
+bool redis_put_wait(struct redis_link *l)
+{
+    char replicas[16], ms[16];
+
+    *put_digits(replicas, l->store->replicas) = 0;
+    *put_digits(ms, REDIS_WAIT_MS) = 0;
+    return put_command(l, REDIS_WAIT, "WAIT", replicas, ms);
+}
+
 bool redis_put_topology(struct redis_link *l)
 {
     if (l->sentinel)

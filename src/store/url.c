@@ -256,9 +256,11 @@ static int parse_redis(const struct parser *ps, const char *p, const struct sche
         { "ca=", u->ca, sizeof u->ca, NULL, 0, 0, "file of certificates of authorities" },
         { "cert=", u->cert, sizeof u->cert, NULL, 0, 0, "file of a certificate" },
         { "key=", u->key, sizeof u->key, NULL, 0, 0, "file of a key" },
+        { "replicas=", NULL, 0, &u->replicas, 0, STORE_REPLICAS_MAX, "a number of replicas" },
         { .name = NULL },
     };
-    const char *end = p + strcspn(p, sc->tls ? "/?" : "/"), *at, *stop;
+    const struct option *allowed = sc->tls ? options : options + 3;
+    const char *end = p + strcspn(p, "/?"), *at, *stop;
     int rc;
 
     u->kind = sc->kind;
@@ -273,7 +275,7 @@ static int parse_redis(const struct parser *ps, const char *p, const struct sche
     rc = parse_hosts(ps, p, end, sc, u);
     if (rc < 0)
         return rc;
-    stop = sc->tls ? end + strcspn(end, "?") : end + strlen(end);
+    stop = end + strcspn(end, "?");
     if (*end != '/' && sc->kind == STORE_REDIS_SENTINEL)
         return wrong(ps, end, "expected '/' and the name by which the sentinels know the service");
     if (*end == '/') {
@@ -281,7 +283,8 @@ static int parse_redis(const struct parser *ps, const char *p, const struct sche
         if (rc < 0)
             return rc;
     }
-    rc = parse_options(ps, stop, options, "ca=FILE, cert=FILE or key=FILE");
+    rc = parse_options(ps, stop, allowed,
+                       sc->tls ? "ca=FILE, cert=FILE, key=FILE or replicas=N" : "replicas=N, the only option there is");
     if (rc < 0)
         return rc;
     if ((u->cert[0] != 0) != (u->key[0] != 0))
@@ -296,6 +299,7 @@ static int parse_unix(const struct parser *ps, const char *p, struct store_url *
 {
     const struct option options[] = {
         { "db=", NULL, 0, &u->db, 0, 65535, "a database number" },
+        { "replicas=", NULL, 0, &u->replicas, 0, STORE_REPLICAS_MAX, "a number of replicas" },
         { .name = NULL },
     };
     const char *end = p + strcspn(p, "?");
@@ -306,7 +310,7 @@ static int parse_unix(const struct parser *ps, const char *p, struct store_url *
         return wrong(ps, p, "expected the absolute path of a socket, beginning with '/'");
     rc = decode(ps, p, end, u->path, 108, "path");
     if (rc == 0)
-        rc = parse_options(ps, end, options, "db=N, the only option there is");
+        rc = parse_options(ps, end, options, "db=N or replicas=N");
     if (rc == 0)
         snprintf(u->name, sizeof u->name, "redis+unix://%s?db=%u", u->path, u->db);
     return rc;

@@ -12,7 +12,7 @@ enum store_kind {
     STORE_REDIS_CLUSTER,  /* the hosts are some of the cluster's nodes */
 };
 
-enum { STORE_HOSTS = 16 };
+enum { STORE_HOSTS = 16, STORE_REPLICAS_MAX = 16 };
 
 struct store_host {
     char host[256]; /* a name or a numeric address, without brackets */
@@ -29,6 +29,7 @@ struct store_url {
     unsigned n_hosts;
     uint32_t db;
     uint32_t gib;                      /* of a file, at most; 0: the default */
+    uint32_t replicas;                 /* that must have a write before it is acknowledged */
     char service[64];                  /* what sentinels call it */
     char path[256];                    /* of a file, or a Unix socket, which is shorter */
     char ca[256], cert[256], key[256]; /* TLS: files; empty: the system's authorities, no certificate of one's own */

@@ -112,6 +112,19 @@ static void tls(void **state)
     assert_string_equal(u.ca, "x");
 }
 
+static void replicas(void **state)
+{
+    assert_int_equal(parse("redis://h/1").replicas, 0);
+    assert_int_equal(parse("redis://h/1?replicas=2").replicas, 2);
+    assert_int_equal(parse("redis://h/1?replicas=2").db, 1);
+    assert_int_equal(parse("redis-cluster://a,b?replicas=1").n_hosts, 2);
+    assert_int_equal(parse("redis-cluster://a,b?replicas=1").replicas, 1);
+    assert_int_equal(parse("redis-sentinel://a/s/3?replicas=1").replicas, 1);
+    assert_string_equal(parse("redis-sentinel://a/s?replicas=1").service, "s");
+    assert_int_equal(parse("rediss://h?ca=x&replicas=1").replicas, 1);
+    assert_int_equal(parse("unix:/r?db=1&replicas=16").replicas, 16);
+}
+
 static void file(void **state)
 {
     struct store_url u = parse("lmdb:/var/lib/netstar/state?gib=3");
@@ -145,7 +158,9 @@ static void wrong_ones_tell_the_character(void **state)
         { "redis://h/x", 11, "database" },
         { "redis://h/1/2", 12, "digit" },
         { "redis://h/65536", 11, "database" },
-        { "redis://h?db=1", 10, "host name" },
+        { "redis://h?db=1", 11, "replicas=N" },
+        { "redis://h?ca=x", 11, "replicas=N" },
+        { "redis://h/1?replicas=17", 22, "0 to 16" },
         { "redis://h o", 10, "host name" },
         { "redis://::1", 9, "brackets" },
         { "redis://[::1", 13, "']'" },
@@ -258,6 +273,7 @@ int main(void)
         cmocka_unit_test(unix_socket),
         cmocka_unit_test(many_hosts),
         cmocka_unit_test(tls),
+        cmocka_unit_test(replicas),
         cmocka_unit_test(file),
         cmocka_unit_test(wrong_ones_tell_the_character),
         cmocka_unit_test(too_long),
