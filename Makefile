@@ -3,7 +3,7 @@
 #   SANITIZE=1  build and check with ASan and UBSan, in build-asan/
 #   WERROR=1    warnings are errors
 .DEFAULT_GOAL := help
-.PHONY: help all demo check bench bench-kernel sanitize threads fuzz live install format clean deps
+.PHONY: help all demo check bench bench-kernel sanitize threads fuzz live great install format clean deps
 .NOTPARALLEL:
 export SANITIZE WERROR
 
@@ -59,6 +59,11 @@ live: ## real programs through an NF that edits, on two cores, for a minute (EDI
 	@scripts/deps check
 	@scripts/build $(BUILD)
 	@EDIT_SECONDS=$${EDIT_SECONDS:-60} NETSTAR_BUILD=$(CURDIR)/$(BUILD) /usr/bin/python3 -m pytest -q -s tests/live/test_edit_live.py
+
+great: ## everything at once: a Redis cluster, two instances, 2000 connections, kills and pauses (GREAT_CONNECTIONS=2000, GREAT_NFS=nat,firewall,lb)
+	@scripts/deps check
+	@scripts/build $(BUILD)
+	@GREAT_CONNECTIONS=$${GREAT_CONNECTIONS:-2000} NETSTAR_BUILD=$(CURDIR)/$(BUILD) /usr/bin/python3 -m pytest -q -s tests/live/test_great_live.py
 
 install: ## install the library, its headers and the command (DESTDIR and PREFIX are respected)
 	@scripts/deps build

@@ -6,14 +6,17 @@ frames now by one and now by the other.
                        b0 --- n0 netstar n1 --- b1
 """
 import contextlib
+import os
 import random
 import select
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 
-from lab import CLIENT4, CLIENT6, SERVER4, SERVER6, Lab, entered, run
+from lab import CLIENT4, CLIENT6, SERVER4, SERVER6, Lab, _die_with_parent, entered, run
 
 
 class TwoWays(Lab):
@@ -47,6 +50,9 @@ class TwoWays(Lab):
         for end, ns, v4, v6 in (("c0", self.client, CLIENT4, CLIENT6), ("s0", self.server, SERVER4, SERVER6)):
             run("ip", "-n", ns, "addr", "add", f"{v4}/24", "dev", end)
             run("ip", "-n", ns, "addr", "add", f"{v6}/64", "dev", end, "nodad")
+        self._begin()
+
+    def _begin(self):
         with entered(self.line):
             self._sockets = {name: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
                              for name in ("x0", "x1", "a0", "b0", "a1", "b1")}
@@ -83,3 +89,23 @@ class TwoWays(Lab):
                 to = self._way(int(end)) + end if name[0] == "x" else "x" + end
                 with contextlib.suppress(OSError):
                     self._sockets[to].send(frame)
+
+
+class FastTwoWays(TwoWays):
+    """The same with a switch that is a process of its own (crossing.py). `moves` is known at the end."""
+
+    def _begin(self):
+        switch = os.path.join(os.path.dirname(os.path.abspath(__file__)), "crossing.py")
+        argv = ["ip", "netns", "exec", self.line, sys.executable, "-B", switch, str(self.random.randrange(1 << 30)), str(self.often)]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=_die_with_parent)
+        self._stack.callback(self._process.wait)
+        self._stack.callback(self._process.kill)
+
+    def send_by(self, way, is_open):
+        """Frames are sent by this way, or are not any more."""
+        self._process.stdin.write(b"%s %d\n" % (b"open" if is_open else b"close", way))
+        self._process.stdin.flush()
+
+    def count_moves(self):
+        """Ends the switch."""
+        return int(self._process.communicate(timeout=10)[0])
