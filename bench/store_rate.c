@@ -31,7 +31,7 @@ static const char *const kind_names[] = { "put", "get", "get_put", "put_owned" }
 
 struct client {
     struct nst_future f;
-    char key[16], val[VALUE];
+    char val[VALUE];
     bool put_next;
 };
 
@@ -61,9 +61,21 @@ static void on_answer(struct nst_future *f, int rc)
         next_request(c);
 }
 
-static struct nst_slice name(char *key, uint32_t n)
+/* Made ahead: redis-benchmark does not print its keys either. */
+static struct key {
+    char text[15];
+    uint8_t len;
+} keys[KEYS];
+
+static void make_keys(void)
 {
-    return (struct nst_slice){ key, (size_t)snprintf(key, 16, "key:%u", n) };
+    for (uint32_t i = 0; i < KEYS; i++)
+        keys[i].len = (uint8_t)snprintf(keys[i].text, sizeof keys[i].text, "key:%u", i);
+}
+
+static struct nst_slice name(uint32_t n)
+{
+    return (struct nst_slice){ keys[n].text, keys[n].len };
 }
 
 static void next_request(struct client *c)
@@ -74,7 +86,7 @@ static void next_request(struct client *c)
     started++;
     if (!c->put_next)
         n = (n + 1) % KEYS;
-    key = name(c->key, n);
+    key = name(n);
     if (kind == PUT_OWNED)
         nst_put_owned_start(store, key, val, tokens[n], 0, &c->f);
     else if (kind == PUT || c->put_next)
@@ -173,10 +185,10 @@ static double middle(double *of, int n)
 
 static void own_all(void)
 {
-    char key[16], val[VALUE];
+    char val[VALUE];
 
     for (uint32_t i = 0; i < KEYS; i++) {
-        int rc = nst_own(store, name(key, i), val, VALUE, &tokens[i], 0, nst_now() + NST_SEC(5));
+        int rc = nst_own(store, name(i), val, VALUE, &tokens[i], 0, nst_now() + NST_SEC(5));
         if (rc < 0 && rc != -ENOENT)
             fprintf(stderr, "store_rate: own: %s\n", strerror(-rc));
     }
@@ -295,6 +307,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 500 && access(path, F_OK) != 0; i++)
         usleep(10000);
     setvbuf(stdout, NULL, _IOLBF, 0);
+    make_keys();
     nst_log_level(NST_LOG_WARNING);
     if (nst_reactor_open(&reactor, &config) == 0) {
         nst_reactor_run(reactor, bench, &port);

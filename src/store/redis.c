@@ -42,6 +42,8 @@ static void redis_start(struct nst_store *base, const struct store_request *rq, 
     r = redis_begin(l, rq, f, redis_request_bytes(rq));
     if (r != NULL)
         redis_commit(l, r, redis_put_request(s, (char *)l->out + l->filled, rq, r));
+    if (l->filled - l->sent >= REDIS_EARLY)
+        redis_send_early(l);
 }
 
 /* ---- what connections say ---- */

@@ -33,6 +33,7 @@ enum {
     REDIS_MARK_EMPTY = 0xf7, /* one whose owners have not written a value yet */
     REDIS_PREFIX = 8,
     REDIS_REPLY_MAX = 1 << 20, /* bytes of one answer: more is not for us */
+    REDIS_EARLY = 4096,        /* bytes of requests that leave before the turn ends: the server begins meanwhile */
     REDIS_OUT_MAX = 16 << 20,  /* bytes waiting to be sent or answered, of one connection */
     REDIS_IN = 64 << 10,       /* bytes taken by one read */
     REDIS_ADDRESSES = 8,
@@ -200,6 +201,8 @@ struct redis_record *redis_begin(struct redis_link *l, const struct store_reques
                                  size_t bytes);
 /* A record of the connection's own; NULL when there is no room. */
 struct redis_record *redis_begin_own(struct redis_link *l, enum redis_own_op op, size_t bytes);
+/* What has come together since the turn began leaves now. A failure is found out at the turn's end. */
+void redis_send_early(struct redis_link *l);
 /* The request ends at p. */
 void redis_commit(struct redis_link *l, struct redis_record *r, const char *p);
 /* Ends a connection that is of no more use. */

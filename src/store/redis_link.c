@@ -222,6 +222,18 @@ static void flush(struct nst_flusher *flusher)
     send_some(l);
 }
 
+void redis_send_early(struct redis_link *l)
+{
+    const char *why;
+    ssize_t n;
+
+    if (l->state != REDIS_READY || l->want_write || l->tls != NULL)
+        return;
+    n = put_out(l, l->out + l->sent, l->filled - l->sent, &why);
+    if (n > 0)
+        l->sent += (size_t)n;
+}
+
 bool redis_reserve(struct redis_link *l, size_t bytes)
 {
     if (l->out_cap - l->filled >= bytes)

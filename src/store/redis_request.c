@@ -16,6 +16,10 @@ static inline char *put_digits(char *p, uint64_t n)
     char digits[20];
     int i = sizeof digits;
 
+    if (n < 10) { /* most lengths and numbers of arguments */
+        *p = (char)('0' + n);
+        return p + 1;
+    }
     do {
         digits[--i] = (char)('0' + n % 10);
         n /= 10;

@@ -91,8 +91,34 @@ static ssize_t one(const char *p, size_t len, size_t max, int64_t *inside, const
     return end + n + 2;
 }
 
+/* The value is a single one of the kinds that nearly all answers are, and complete: its bytes. 0: look closer. */
+static inline size_t common(const char *p, size_t len, size_t max)
+{
+    size_t n = 0, i = 1;
+
+    if (len < 5)
+        return 0;
+    if (*p == '+')
+        return memcmp(p, "+OK\r\n", 5) == 0 ? 5 : 0;
+    if (*p != '$' && *p != ':')
+        return 0;
+    for (; i < len && i < 8 && (unsigned char)(p[i] - '0') <= 9; i++)
+        n = n * 10 + (size_t)(p[i] - '0');
+    if (i == 1 || len - i < 2 || p[i] != '\r' || p[i + 1] != '\n')
+        return 0;
+    i += 2;
+    if (*p == ':')
+        return i;
+    if (n > max || len - i < n + 2 || p[i + n] != '\r' || p[i + n + 1] != '\n')
+        return 0;
+    return i + n + 2;
+}
+
 ssize_t resp_measure(const char *p, size_t len, size_t max, const char **bad)
 {
+    size_t simple = common(p, len, max);
+    if (__builtin_expect(simple != 0, 1))
+        return (ssize_t)simple;
     int64_t left[RESP_DEPTH + 1] = { 1 }; /* values that are still to come, on each level */
     size_t at = 0;
     int depth = 0;
@@ -124,10 +150,13 @@ ssize_t resp_measure(const char *p, size_t len, size_t max, const char **bad)
 
 const char *resp_next(const char *p, struct resp *out)
 {
-    const char *end = (const char *)memchr(p, '\r', RESP_LINE_MAX + 1) + 2;
+    const char *end = p + 1;
     char type = *p;
     int64_t n = 0; /* it was measured: it is a number */
 
+    while (*end != '\r') /* it is there, and near: most lines have a few bytes */
+        end++;
+    end += 2;
     out->p = p + 1;
     out->len = (size_t)(end - 2 - out->p);
     out->n = 0;
