@@ -172,7 +172,6 @@ static void burst_lookup(struct nst_engine *e)
         if (e->half[side].inspect == &nst_tcp)
             prefetch_kept(e, e->state_at[side]);
     }
-    e->burst_epoch = e->epoch;
     e->stats.bytes += bytes;
 }
 
@@ -254,7 +253,8 @@ static inline void engine_packet(struct nst_engine *e, unsigned i)
     struct nst_packet *p = packet_of(e->mbuf[i]);
     struct nst_flow *f = e->guess[i];
 
-    if (unlikely(f == NULL || e->burst_epoch != e->epoch || !key_equal(&f->key, &e->key[i]))) {
+    /* A flow that has gone since the burst was looked up is retired, and stays so until its memory is another's. */
+    if (unlikely(f == NULL || (f->flags & FLOW_RETIRED) || !key_equal(&f->key, &e->key[i]))) {
         if (e->parsed[i] != PARSED_FLOW && special_packet(e, i))
             return;
         f = find_flow(e, i, p);

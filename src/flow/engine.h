@@ -38,7 +38,7 @@ enum flow_flag {
     FLOW_PASS_SERVER = 1 << NST_SERVER,
     FLOW_CLIENT_IS_B = 4, /* the key's endpoint b opened the flow */
     FLOW_DROP = 8,
-    FLOW_RETIRED = 16,     /* out of the table, waits for its halves to end */
+    FLOW_RETIRED = 16,     /* out of the table, waits for its halves to end; kept when the memory is free */
     FLOW_LOOPS = 32,       /* a half of the NF is a loop: set in all its flows */
     FLOW_BY_SYN = 64,      /* a SYN opened it, so who is the client is certain */
     FLOW_CLIENT_ODD = 128, /* the client's packets come in by the second port of a pair */
@@ -155,7 +155,6 @@ struct nst_engine {
     uint32_t in_use;             /* an established flow that was seen within so many is not evicted */
     uint32_t tick;               /* now */
     uint32_t expired_at;         /* tick of the last look */
-    uint32_t epoch, burst_epoch; /* counts flows that went; its value when the burst was looked up */
     struct stream_pool stream;
     struct fragments fragments;
     struct networks networks; /* inside tunnels */

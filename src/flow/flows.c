@@ -232,6 +232,7 @@ struct nst_flow *flows_add(struct nst_engine *e, const struct flow_key *key, uin
     f->life = (uint8_t)life;
     f->due = e->tick + e->idle[life];
     if (table_add(&e->table, hash, n) < 0) {
+        f->flags = FLOW_RETIRED;
         m->free[m->n_free++] = n;
         return NULL;
     }
@@ -305,7 +306,6 @@ void flows_retire(struct nst_flow *f, enum nst_close_why why)
     if (f->why == NST_OPEN_STILL)
         f->why = (uint8_t)(f->flags & FLOW_DROP ? NST_CLOSED_BY_VERDICT : why);
     f->flags |= FLOW_RETIRED;
-    e->epoch++;
     list_append(e, &e->ending, f);
     e->retired = true;
     for (unsigned side = 0; side < 2; side++) {
