@@ -8,7 +8,9 @@
  *   store_nf_nat        nat, whose mappings are there and do not change: what clients send in open connections
  *   store_nf_nat_mem    the same, with a store in the process
  *
- *   store_nf [--rounds N] [--packets N] [--cpu N] [--no-huge] [--rules FILE] [--url URL] CAPTURE...
+ *   store_nf [--rounds N] [--packets N] [--cpu N] [--no-huge] [--rules FILE] CAPTURE...
+ *
+ * --told CASE --url URL: one case on another store, a pass for each line of standard input (bench/store_pair.py).
  */
 #include "store_nf.h"
 #include "figures.h"
@@ -52,7 +54,8 @@ struct bench {
     struct rte_mempool *pool;
     const char *rules, *url;
     unsigned long packets;
-    unsigned rounds, pass, only;
+    unsigned rounds, pass;
+    const char *told; /* the case that is run when it is told to */
     int cpu;
     bool no_huge;
     int rc;
@@ -294,15 +297,30 @@ static void main_task(void *arg)
     nst_reactor_stop(nst_reactor_self());
 }
 
+static void told_task(void *arg)
+{
+    char line[16];
+    unsigned k = 0;
+
+    while (k < CASES && strcmp(cases[k].name, bench.told) != 0)
+        k++;
+    bench.rc = k < CASES ? 0 : -EINVAL;
+    while (bench.rc == 0 && puts("ready") >= 0 && fflush(stdout) == 0 && fgets(line, sizeof line, stdin) != NULL) {
+        struct result r;
+        bench.rc = run(k, &r, NULL, 0);
+        if (bench.rc == 0)
+            printf("{\"per_second\": %.0f, \"requests_per_packet\": %.3f}\n", r.rate, r.requests / r.packets);
+    }
+    nst_reactor_stop(nst_reactor_self());
+}
+
 static int read_options(int argc, char **argv)
 {
-    static const struct option longs[] = { { "rounds", 1, NULL, 'r' },
-                                           { "packets", 1, NULL, 'p' },
-                                           { "cpu", 1, NULL, 'c' },
-                                           { "no-huge", 0, NULL, 'h' },
-                                           { "rules", 1, NULL, 'R' },
-                                           { "url", 1, NULL, 'u' },
-                                           { 0 } };
+    static const struct option longs[] = {
+        { "rounds", 1, NULL, 'r' },  { "packets", 1, NULL, 'p' }, { "cpu", 1, NULL, 'c' },
+        { "no-huge", 0, NULL, 'h' }, { "rules", 1, NULL, 'R' },   { "url", 1, NULL, 'u' },
+        { "told", 1, NULL, 't' },    { "pass", 1, NULL, 'P' },    { 0 }
+    };
     int opt;
 
     while ((opt = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -325,11 +343,20 @@ static int read_options(int argc, char **argv)
         case 'u':
             bench.url = optarg;
             break;
+        case 't':
+            bench.told = optarg;
+            break;
+        case 'P':
+            bench.pass = (unsigned)atoi(optarg);
+            break;
         default:
             return -EINVAL;
         }
     }
-    return optind < argc && bench.rounds != 0 && bench.rounds <= NF_ROUNDS_MAX ? 0 : -EINVAL;
+    return optind < argc && (bench.told == NULL) == (bench.url == NULL) && bench.rounds != 0 &&
+                   bench.rounds <= NF_ROUNDS_MAX
+               ? 0
+               : -EINVAL;
 }
 
 int main(int argc, char **argv)
@@ -338,8 +365,8 @@ int main(int argc, char **argv)
 
     bench.cpu = (int)sysconf(_SC_NPROCESSORS_ONLN) - 1;
     if (read_options(argc, argv) < 0) {
-        fprintf(stderr, "usage: store_nf [--rounds N] [--packets N] [--cpu N] [--no-huge] [--rules FILE] [--url URL] "
-                        "CAPTURE...\n");
+        fprintf(stderr, "usage: store_nf [--rounds N] [--packets N] [--cpu N] [--no-huge] [--rules FILE] "
+                        "[--told CASE --url URL [--pass N]] CAPTURE...\n");
         return 2;
     }
     for (int i = optind; i < argc; i++) {
@@ -349,15 +376,17 @@ int main(int argc, char **argv)
     if (nf_captures_order(&bench.captures, bench.packets) < 0 || bench_start_dpdk(bench.cpu, 128, bench.no_huge) < 0)
         return 1;
     bench.pool = port_pool = bench_pool(bench.no_huge);
-    if (bench.pool == NULL || nf_server_start(&bench.server, bench.cpu == 0 ? 1 : 0) < 0) {
+    if (bench.pool == NULL || (bench.told == NULL && nf_server_start(&bench.server, bench.cpu == 0 ? 1 : 0) < 0)) {
         fprintf(stderr, "bench: no memory for packet buffers, or no redis-server\n");
         return 1;
     }
     nst_log_level(NST_LOG_WARNING);
-    const struct nst_reactor_config config = { .cpu = bench.cpu, .busy_poll = true, .stall_after = NST_NEVER };
+    const struct nst_reactor_config config = { .cpu = bench.cpu,
+                                               .busy_poll = bench.told == NULL,
+                                               .stall_after = NST_NEVER };
     bench.rc = nst_reactor_open(&reactor, &config);
     if (bench.rc == 0) {
-        nst_reactor_run(reactor, main_task, NULL);
+        nst_reactor_run(reactor, bench.told != NULL ? told_task : main_task, NULL);
         nst_reactor_close(reactor);
     }
     nf_server_stop(&bench.server);
