@@ -58,6 +58,7 @@ int live_report(struct instance *in, struct report *r)
         .store_url = in->s->module->uses_store ? in->s->store_name : NULL,
         .seconds = (double)(nst_clock() - in->began) / 1e9,
         .n_cores = in->n_cores,
+        .alike = in->s->module->alike,
         .n_ports = in->n_ports,
         .ran = true,
     };

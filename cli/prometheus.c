@@ -125,7 +125,9 @@ static void of_nf(const struct writer *w, const json_t *stats)
     size_t i;
 
     head(w, "nf_value", full);
-    json_object_foreach(module, key, value) if (json_is_number(value)) sample(w, full, "name", key, value);
+    /* The sum only where the cores say nothing: whoever adds samples up must not meet both. */
+    if (json_object_get(json_array_get(json_object_get(stats, "cores"), 0), "module") == NULL)
+        json_object_foreach(module, key, value) if (json_is_number(value)) sample(w, full, "name", key, value);
     json_array_foreach(json_object_get(stats, "cores"), i, core)
     {
         struct writer with = *w;

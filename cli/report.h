@@ -41,6 +41,7 @@ struct report {
     struct report_port ports[PORTS_MAX];
     unsigned n_ports;
     char *module_text; /* what the module's report() wrote; freed by report_free */
+    const char *const *alike; /* of the module */
     uint32_t buffers_missing;
 };
 

@@ -147,6 +147,44 @@ static json_t *module(const char *text)
     return object;
 }
 
+/* Whether it is among the names that each core says of all. */
+static bool is_alike(const char *const *alike, const char *name)
+{
+    for (; alike != NULL && *alike != NULL; alike++) {
+        size_t len = strlen(*alike);
+        if (len != 0 && (*alike)[len - 1] == '*' ? strncmp(*alike, name, len - 1) == 0 : strcmp(*alike, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What the module says on all cores: numbers add up, and where a text stands only the cores have it. */
+static json_t *module_sum(const struct report *r)
+{
+    json_t *sum = json_object();
+    struct report_line line;
+    char key[96];
+
+    for (unsigned i = 0; i < r->n_cores; i++) {
+        const char *text = r->cores[i].module_text;
+        while (text != NULL && report_next_line(&text, &line)) {
+            json_t *value = value_of(line.value), *before;
+            key_of(line.name, key, sizeof key);
+            before = json_object_get(sum, key);
+            if (key[0] == '\0' || !json_is_number(value) || (before != NULL && is_alike(r->alike, line.name)))
+                ;
+            else if (before == NULL)
+                json_object_set(sum, key, value);
+            else if (json_is_integer(before) && json_is_integer(value))
+                json_object_set_new(sum, key, json_integer(json_integer_value(before) + json_integer_value(value)));
+            else
+                json_object_set_new(sum, key, json_real(json_number_value(before) + json_number_value(value)));
+            json_decref(value);
+        }
+    }
+    return sum;
+}
+
 static json_t *faults(const uint64_t counts[NST_FAULTS])
 {
     json_t *object = json_object();
@@ -282,7 +320,7 @@ json_t *report_value(const struct report *r)
         json_object_set_new(root, "buffers", buffers);
     else
         json_decref(buffers); /* many are under way */
-    json_object_set_new(root, "module", module(r->module_text));
+    json_object_set_new(root, "module", r->module_text != NULL ? module(r->module_text) : module_sum(r));
     return root;
 }
 

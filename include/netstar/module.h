@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define NST_MODULE_ABI 3
+#define NST_MODULE_ABI 4
 
 /* --name VALUE on the command line; in a configuration file under `options`, where a list of values is handed over joined
  * by commas. */
@@ -90,6 +90,10 @@ struct nst_module {
     void (*swap)(void *arg, void *config);
     /* Frees what prepare made, when no core works by it. Any thread. */
     void (*dispose)(void *config);
+    /* While it works on several cores, the numbers of their reports are added up by name for `netstar stats`. These are not,
+     * because each core says them of all: the first core's stand. A name that ends in '*' is for all that begin so. Ends
+     * with NULL; NULL: there are none. */
+    const char *const *alike;
 };
 
 #ifdef __cplusplus

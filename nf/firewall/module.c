@@ -263,6 +263,8 @@ static uint64_t module_kept(void *arg)
     return stats.kept;
 }
 
+static const char *const alike[] = { "rules", "addresses in sets", "line *", NULL };
+
 const struct nst_module firewall_module = {
     .abi = NST_MODULE_ABI,
     .name = "firewall",
@@ -274,6 +276,7 @@ const struct nst_module firewall_module = {
     .quiet = module_quiet,
     .merge = module_merge,
     .report = module_report,
+    .alike = alike,
     .kept = module_kept,
     .prepare = module_prepare,
     .swap = module_swap,

@@ -333,6 +333,8 @@ static void module_report(void *arg, FILE *out)
     line(out, "bytes of an open automaton", sizes.open);
 }
 
+static const char *const alike[] = { "rules", NULL };
+
 const struct nst_module ips_module = {
     .abi = NST_MODULE_ABI,
     .name = "ips",
@@ -344,6 +346,7 @@ const struct nst_module ips_module = {
     .quiet = module_quiet,
     .merge = module_merge,
     .report = module_report,
+    .alike = alike,
     .prepare = module_prepare,
     .swap = module_swap,
     .dispose = module_dispose,
@@ -360,6 +363,7 @@ const struct nst_module ips_callback_module = {
     .quiet = module_quiet,
     .merge = module_merge,
     .report = module_report,
+    .alike = alike,
     .prepare = callback_prepare,
     .swap = module_swap,
     .dispose = module_dispose,

@@ -224,6 +224,8 @@ static void module_report(void *arg, FILE *out)
     line(out, "back ends come back", checked.came);
 }
 
+static const char *const alike[] = { "services", "back ends*", "checks*", NULL };
+
 const struct nst_module lb_module = {
     .abi = NST_MODULE_ABI,
     .name = "lb",
@@ -235,6 +237,7 @@ const struct nst_module lb_module = {
     .close = module_close,
     .merge = module_merge,
     .report = module_report,
+    .alike = alike,
     .prepare = module_prepare,
     .swap = module_swap,
     .dispose = module_dispose,

@@ -194,6 +194,8 @@ def test_stats(lab, nginx, redis, rules, cores):
         assert sum(p["rx_packets"] for p in stats["ports"]) >= stats["engine"]["packets"]
         scanned = [stats["module"]] if cores == 1 else [c["module"] for c in stats["cores"]]
         assert sum(m["bytes_scanned"] for m in scanned) >= 4 * len(FILE)
+        assert stats["module"]["bytes_scanned"] == sum(m["bytes_scanned"] for m in scanned)
+        assert stats["module"]["rules"] == 3
         done = command(lab, "stats", "--prometheus", "--control", run_dir(lab))
         assert done.returncode == 0, done.stderr
         samples, types = {}, {}

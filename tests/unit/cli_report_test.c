@@ -128,6 +128,35 @@ static void json(void **state)
     report_free(&r);
 }
 
+/* While it works each core has a report of its own. */
+static void json_of_several_cores(void **state)
+{
+    static const char *const alike[] = { "rules", "line *", NULL };
+    struct report r = { .nf = "own", .n_cores = 3, .alike = alike };
+
+    for (unsigned i = 0; i < 3; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "  rules  11\n  packets  %u\n  line 4: drop  7\n  share  0.5\n  ends  3 kept\n%s",
+                 i + 1, i == 2 ? "  late  9\n" : "");
+        r.cores[i].module_text = strdup(text);
+    }
+    json_t *root = json_of(&r);
+    assert_int_equal(json_integer_value(at(root, "module/packets")), 6);
+    assert_int_equal(json_integer_value(at(root, "module/rules")), 11);
+    assert_int_equal(json_integer_value(at(root, "module/late")), 9);
+    assert_true(json_real_value(at(root, "module/share")) == 1.5);
+    assert_int_equal(json_object_size(at(root, "module")), 5);
+    json_t *line = NULL;
+    const char *key;
+    json_t *value;
+    json_object_foreach(at(root, "module"), key, value) if (strncmp(key, "line", 4) == 0) line = value;
+    assert_int_equal(json_integer_value(line), 7);
+    assert_int_equal(json_integer_value(at(root, "cores/1/module/packets")), 2);
+    assert_string_equal(json_string_value(at(root, "cores/2/module/ends")), "3 kept");
+    json_decref(root);
+    report_free(&r);
+}
+
 static void json_of_nothing(void **state)
 {
     struct report r = { .nf = "own", .ended_by = "error", .error = "it \"broke\"\n\x01", .buffers_missing = 3 };
@@ -207,6 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json),
+        cmocka_unit_test(json_of_several_cores),
         cmocka_unit_test(json_of_nothing),
         cmocka_unit_test(json_of_odd_bytes),
         cmocka_unit_test(json_cannot_be_written),
