@@ -70,6 +70,10 @@ class Cluster:
     def url(self, options=""):
         return "redis-cluster://" + ",".join(f"127.0.0.1:{n.port}" for n in self.nodes[:MASTERS]) + options
 
+    def first_masters(self):
+        """Those that are what they were."""
+        return [n for n in range(MASTERS) if n not in [old for old, _, _ in self.lost]]
+
     def replica_of(self, master):
         port, = re.findall(rb"slave0:ip=127.0.0.1,port=(\d+)", master.ask("INFO", "replication"))
         return self.nodes[int(port) - FIRST_PORT]
@@ -88,9 +92,21 @@ class Cluster:
                  pause=0.2)
 
     def pause(self, n, seconds):
-        self.nodes[n].process.signal(signal.SIGSTOP)
+        """It hangs for a while. When its replica takes over meanwhile, what it still does as a master when it wakes is not
+        part of the history: it will throw that away."""
+        node, replica = self.nodes[n], self.replica_of(self.nodes[n])
+        node.process.signal(signal.SIGSTOP)
+        when = time.time()
         time.sleep(seconds)
-        self.nodes[n].process.signal(signal.SIGCONT)
+        node.process.signal(signal.SIGCONT)
+        agreed = 0
+        while agreed < 5:  # for a second
+            time.sleep(0.2)
+            roles = node.is_master(), replica.is_master()
+            agreed = agreed + 1 if roles[0] != roles[1] else 0
+        if roles[1]:
+            self.lost.append((n, replica.n, when))
+            wait_for(lambda: node.says(b"master_link_status:up", "INFO", "replication"), 30, "the paused node to be a replica")
 
     def histories(self):
         """By shard: the records of the nodes that were its master, one after another, and when each began to be that."""

@@ -104,7 +104,7 @@ class History:
     """All shards together. `faults` says in words what must not be."""
 
     def __init__(self, chains, interesting):
-        self.events, self.faults, self.lost = [], [], []
+        self.events, self.faults, self.lost, self.discarded = [], [], [], 0
         self.nodes = []  # those that are masters at the end
         for chain in chains:
             self.nodes.append(self.follow(chain, interesting))
@@ -114,13 +114,20 @@ class History:
         before = None
         for n, (path, since) in enumerate(chain):
             until = chain[n + 1][1] if n + 1 < len(chain) else float("inf")
-            node, new = Node(path, interesting), []
+            node, new, then = Node(path, interesting), [], None
             for event in node.run():
+                if event.time >= until:  # it was paused, and did this when it woke, not knowing that it is no master any more
+                    if then is None:
+                        then = node.keys | {event.key: event.before}
+                    self.discarded += not is_replicated(event)
+                    continue
                 if event.time >= since and before is not None and not is_replicated(event):
                     self.take_over(before, node, event, since)
                     before = None
-                if event.time >= since and event.time < until and not is_replicated(event):
+                if event.time >= since and not is_replicated(event):
                     new.append(event)
+            if then is not None:
+                node.keys = {k: r for k, r in then.items() if r}
             if before is not None:
                 self.take_over(before, node, None, since)
             self.check(new, node)

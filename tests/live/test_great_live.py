@@ -197,8 +197,7 @@ class Show:
         self.pause(self.random.randrange(2))
         self.kills(1)
         self.note("pause a node")
-        nodes = [n.n for n in self.cluster.nodes if n.is_master()]
-        self.cluster.pause(self.random.choice(nodes), NODE_PAUSE)
+        self.cluster.pause(self.random.choice(self.cluster.first_masters()), NODE_PAUSE)
         self.kills(KILLS - self.killed)
 
 
@@ -299,18 +298,18 @@ def test_all_at_once(net, nf):
         masters = [next(n for n in cluster.nodes if n.record == chain[-1][0]) for chain in cluster.histories()]
         time.sleep(0.5)  # for what the monitors have yet to write
         history = History(cluster.histories(), (b"nat:", b"fw:", b"lb:", b"ips:"))
-        history.compare([m.ask for m in masters])
         moves = net.count_moves()
-    delays = seen["delays"]
-    print(f"\n{nf}: {len(seen['log'])} connections, {sum(e['got'] for e in seen['log'])} bytes, {moves} moves, "
-          f"{show.killed} kills, {len(history.events)} changes in the store, {len(history.lost)} lost by it, chat "
-          f"{len(delays)} times, median {delays[len(delays) // 2] * 1e3:.1f} ms, longest {delays[-1]:.1f} s, attacks "
-          f"{seen['attacks']}, watched {got['watched'] | seen['watched']}\n  "
-          + "\n  ".join(str(r["module"]) for r in reports))
+        delays = seen["delays"]
+        print(f"\n{nf}: {len(seen['log'])} connections, {sum(e['got'] for e in seen['log'])} bytes, {moves} moves, "
+              f"{show.killed} kills, {len(cluster.lost)} masters replaced, {len(history.events)} changes in the store, "
+              f"{len(history.lost)} lost by it, {history.discarded} done and thrown away by masters that were none any more, chat {len(delays)} times, median {delays[len(delays) // 2] * 1e3:.1f} ms, longest "
+              f"{delays[-1]:.1f} s, attacks {seen['attacks']}, watched {got['watched'] | seen['watched']}\n  "
+              + "\n  ".join(str(r["module"]) for r in reports))
+        history.compare([m.ask for m in masters])
     assert seen["there"] == sum(client_config["crowd"].values())
     peers, kinds = check_connections(seen, got)
     assert all(kinds[k] >= n for k, n in client_config["crowd"].items()) and kinds["short"] > client_config["crowd"]["short"]
-    assert moves > 50 and show.killed == KILLS and len(cluster.lost) == 1
+    assert moves > 50 and show.killed == KILLS and len(cluster.lost) >= 1
     assert not any((got["watched"] | seen["watched"]).values()), "what is forbidden came through"
     if "attack" in client_config:
         assert seen["attacks"]["tried"] > 10

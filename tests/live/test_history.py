@@ -77,6 +77,16 @@ def test_what_a_dead_master_takes_with_it_is_found(tmp_path):
     assert history.at(b"k", 2.5)[8:] == b"a" and history.at(b"k", 3.5)[8:] == b"b" and history.at(b"k", 5)[8:] == b"a"
 
 
+def test_what_a_master_does_that_is_none_any_more_does_not_count(tmp_path):
+    port = b"127.0.0.1:7000"
+    old = record(tmp_path, *own(1, b"k", 5), *put(2, b"k", 5, b"a"), *put(6, b"k", 5, b"b"), *own(7, b"j", 5), name="old")
+    new = record(tmp_path, (1, port, b'"SET" "k" ' + text(token(5, 0xf7))), (2, port, b'"SET" "k" ' + text(token(5) + b"a")),
+                 *own(5, b"k", 6), name="new")
+    history = History([[(old, 0.0), (new, 4.0)]], (b"k", b"j"))
+    assert history.lost == [] and history.faults == [] and history.discarded == 2
+    assert history.at(b"k", 6.5)[:8] == token(6, 0xf7) and history.at(b"j", 8) is None
+
+
 def test_a_history_that_does_not_explain_what_is_there_is_not_believed(tmp_path):
     history = History([[(record(tmp_path, *own(1, b"k", 5), *put(2, b"k", 5, b"a")), 0.0)]], (b"k",))
     history.compare([lambda *words: token(5) + b"a"])
