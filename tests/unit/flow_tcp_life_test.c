@@ -177,6 +177,45 @@ static void tuple_is_used_again(void **state)
     lab_run(&config, reuse_body);
 }
 
+/* From its handshake to its last acknowledgment, sent in one go. What one end sends in a row is one burst. */
+static void short_connection(uint32_t client, uint32_t server, const char *text)
+{
+    uint32_t end = client + (uint32_t)strlen(text);
+
+    seg(C2S, SYN, client - 1, 0, "");
+    seg(C2S, SYN, client - 1, 0, "");
+    seg(S2C, SYN | ACK, server - 1, client, "");
+    seg(C2S, ACK, client, server, "");
+    seg(C2S, PSH | ACK, client, server, text);
+    seg(C2S, FIN | ACK, end, server, "");
+    seg(S2C, FIN | ACK, server, end + 1, "");
+    seg(C2S, ACK, end + 1, server + 1, "");
+}
+
+static void reuse_at_once_body(void)
+{
+    short_connection(1001, 501, "one ");
+    lab_settle();
+    check_eq(seen.closed, 0);
+    /* What was looked up for this burst goes twice within it. */
+    short_connection(77001, 901, "two ");
+    short_connection(177001, 1901, "three");
+    lab_settle();
+    check_text("one two three");
+    check_eq(seen.offset[seen.calls - 1], 0);
+    check_eq(seen.closed, 2);
+    check_eq(lab_stats().flows_opened, 3);
+    check_eq(lab_stats().flows_closed, 2);
+    check_eq(lab_stats().flows, 1);
+    check_eq(lab_stats().forwarded, 24);
+}
+
+static void tuple_is_used_again_in_one_burst(void **state)
+{
+    setup_nf(NST_EV_DATA | NST_EV_CLOSE);
+    lab_run(&config, reuse_at_once_body);
+}
+
 static void syn_data_body(void)
 {
     seg(C2S, SYN, 1000, 0, "early ");
@@ -561,6 +600,7 @@ int main(void)
         cmocka_unit_test(connection_refused),
         cmocka_unit_test(idle_flows_close),
         cmocka_unit_test(tuple_is_used_again),
+        cmocka_unit_test(tuple_is_used_again_in_one_burst),
         cmocka_unit_test(syn_with_data),
         cmocka_unit_test(syn_with_data_that_is_not_taken),
         cmocka_unit_test(syn_again_with_another_number),
