@@ -225,6 +225,7 @@ static bool turn_keep(struct nst_engine *e, struct nst_flow *f, enum nst_side si
     if (kept == NULL)
         return false;
     kept->ev.side = side;
+    kept->ev.dir = turn->ev.dir; /* nst_tcp_resume looks at it */
     kept->ev.packet = turn->ev.packet;
     kept->ev.until = turn->ev.until; /* tells when it began */
     kept->flow = f;
