@@ -101,7 +101,7 @@ class Server:
             return
         if first.startswith(b"attack"):
             got = bytearray(first)
-            entry["kind"] = "attack"
+            entry["kind"], entry["got"] = "attack", first.decode("latin1")
             while data := await reader.read(4096):
                 got += data
                 entry["got"] = got.decode("latin1")

@@ -37,6 +37,7 @@ class Node:
 
     def __init__(self, path, interesting):
         self.keys, self.pools, self.interesting = {}, {}, interesting
+        self.changed = {}  # when each key was changed last
         self.commands = commands(path)
         self.script = None  # who calls one, and its words
 
@@ -75,6 +76,7 @@ class Node:
             else:
                 self.keys[key] = after
             if after is not before:
+                self.changed[key] = now
                 yield Event(now, key, before, after, how, by)
 
     @staticmethod
@@ -136,10 +138,18 @@ class History:
         return before
 
     def take_over(self, old, new, first, since):
-        """What the old master had, and the new one had not when its first command came."""
-        for key, r in old.keys.items():
-            mine = first.before if first is not None and key == first.key else new.there(key, since)
-            if (r.ends is None or r.ends > since) and (mine is None or mine.value != r.value):
+        """What the old master had, and the new one had not when its first command came. And what the new one had got, but the
+        old one had not told any more when it died."""
+        for key in old.keys.keys() | new.keys.keys():
+            r, mine = old.there(key, since), first.before if first is not None and key == first.key else new.there(key, since)
+            if (r and r.value) == (mine and mine.value):
+                continue
+            told, got = old.changed.get(key, 0), new.changed.get(key, 0)
+            if mine and told < got < since:
+                self.events.append(Event(got, key, r, mine, "untold", ""))
+            elif mine and r is None:
+                self.events.append(Event(since, key, r, mine, "untold", ""))
+            else:
                 self.lost.append((since, key, r, mine))
                 self.events.append(Event(since, key, r, mine, "lost", ""))
 
