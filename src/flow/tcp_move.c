@@ -87,7 +87,8 @@ static void move(struct tcp_end *t, struct nst_flow *f, enum nst_side side, uint
 {
     struct nst_engine *e = f->engine;
 
-    if (seq - (uint32_t)offset != t->base) /* another connection, whose beginning did not come by here */
+    /* Another connection, whose beginning did not come by here; or so far on that numbers say nothing any more. */
+    if (seq - (uint32_t)offset != t->base || offset - t->delivered > TCP_AHEAD_MAX)
         tcp_restart(t, e);
     if (seq != next_seq(t) || (t->flags & TCP_SYNCED) == 0) {
         stream_trim(&t->kept, &e->stream, seq);

@@ -109,7 +109,7 @@ static void reached_body(void)
     check_eq(lab_stats().conflicts, 0);
     record(1013, 12);
     check(!data(1011, "KL")); /* other bytes for them */
-    check_eq(seen.calls, 3); /* not looked at as acknowledged, so a conflict, which is not registered */
+    check_eq(seen.calls, 3);  /* not looked at as acknowledged, so a conflict, which is not registered */
     check_eq(dropped(NST_BY_CONFLICT), 1);
 }
 
@@ -117,6 +117,27 @@ static void bytes_that_went_ahead(void **state)
 {
     setup_moving();
     lab_run(&config, reached_body);
+}
+
+/* So far on that its number is one of before: what was kept then is not of this stream any more. */
+static void far_body(void)
+{
+    lab_handshake(path, 1000, 500);
+    check(data(1022, "old"));
+    record(1020, (UINT64_C(1) << 32) + 19);
+    check(data(1020, "ab"));
+    check_eq(seen.offset[1], (UINT64_C(1) << 32) + 19);
+    check_text("ab");
+    no_record();
+    check(data(1022, "new"));
+    check_text("abnew");
+    check_eq(lab_stats().conflicts, 0);
+}
+
+static void once_around(void **state)
+{
+    setup_moving();
+    lab_run(&config, far_body);
 }
 
 /* It never goes back, and a verdict that drops takes back no more than the packet. */
@@ -361,6 +382,7 @@ int main(void)
         cmocka_unit_test(it_is_told),
         cmocka_unit_test(a_move_back),
         cmocka_unit_test(bytes_that_went_ahead),
+        cmocka_unit_test(once_around),
         cmocka_unit_test(only_forward),
         cmocka_unit_test(another_connection),
         cmocka_unit_test(beyond_the_window),
