@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -14,6 +15,8 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NETSTAR = os.path.abspath(os.environ.get("NETSTAR") or
                           os.path.join(os.environ.get("NETSTAR_BUILD", os.path.join(ROOT, "build")), "netstar"))
+with open(os.path.join(ROOT, "include", "netstar", "module.h"), encoding="utf-8") as header:
+    ABI = int(re.search(r"define NST_MODULE_ABI (\d+)", header.read()).group(1))
 PLUGINS = os.path.join(os.path.dirname(NETSTAR), "tests", "nf", "plugin")
 COUNTER = os.path.join(PLUGINS, "counter.so")
 
@@ -171,7 +174,7 @@ def test_output_is_not_an_input(mixed, tmp_path):
 
 
 @pytest.mark.parametrize("name, text", [
-    ("old", "was made for version 4 of the module interface, this netstar has version 3"),
+    ("old", f"was made for version {ABI + 1} of the module interface, this netstar has version {ABI}"),
     ("pointer", "its nst_module is not a struct nst_module"),
     ("nothing", "it does not export nst_module"),
     ("clash", "declares the option --store, which is taken"),
