@@ -40,7 +40,7 @@ struct report {
     unsigned n_cores;
     struct report_port ports[PORTS_MAX];
     unsigned n_ports;
-    char *module_text; /* what the module's report() wrote; freed by report_free */
+    char *module_text;        /* what the module's report() wrote; freed by report_free */
     const char *const *alike; /* of the module */
     uint32_t buffers_missing;
 };

@@ -198,17 +198,18 @@ static int module_open(const struct nst_module_env *env, const struct nst_nf **n
 }
 
 /* ---- report ---- */
-#define NAT_COUNTS(X)                                                                                                 \
-    X(out, "translated, outward")                                                                                     \
-    X(in, "translated, inward")                                                                                       \
-    X(hairpin, "between inside hosts")                                                                                \
-    X(errors, "ICMP errors")                                                                                          \
-    X(made, "mappings made")                                                                                          \
-    X(met, "mappings of others, met") X(raced, "races lost") X(occupied, "ports found occupied")                      \
-        X(extended, "lives changed") X(broken, "mappings made anew") X(blocks_taken, "blocks taken")                  \
-            X(blocks_given, "blocks given back") X(blocks_lost, "blocks lost") X(unpaired, "not paired")              \
-                X(exhausted, "ports exhausted") X(no_mapping, "dropped: no mapping") X(filtered, "dropped: filtered") \
-                    X(no_map, "dropped: cannot be mapped") X(spoofed, "dropped: inside address outside")              \
+#define NAT_COUNTS(X)                                                                                        \
+    X(out, "translated, outward")                                                                            \
+    X(in, "translated, inward")                                                                              \
+    X(hairpin, "between inside hosts")                                                                       \
+    X(errors, "ICMP errors")                                                                                 \
+    X(made, "mappings made")                                                                                 \
+    X(met, "mappings of others, met")                                                                        \
+    X(raced, "races lost") X(occupied, "ports found occupied") X(extended, "lives changed")                  \
+        X(broken, "mappings made anew") X(blocks_taken, "blocks taken") X(blocks_given, "blocks given back") \
+            X(blocks_lost, "blocks lost") X(unpaired, "not paired") X(exhausted, "ports exhausted")          \
+                X(no_mapping, "dropped: no mapping") X(filtered, "dropped: filtered")                        \
+                    X(no_map, "dropped: cannot be mapped") X(spoofed, "dropped: inside address outside")     \
                         X(others, "neither inside nor public") X(bad_records, "records not understood")
 
 static void module_merge(void *arg, const void *other)

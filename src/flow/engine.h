@@ -150,11 +150,11 @@ struct nst_engine {
     struct table table;
     struct flow_memory flows;
     struct flow_list list[LIVES];
-    struct flow_list ending;     /* retired, not yet freed */
-    uint32_t idle[LIVES];        /* ticks */
-    uint32_t in_use;             /* an established flow that was seen within so many is not evicted */
-    uint32_t tick;               /* now */
-    uint32_t expired_at;         /* tick of the last look */
+    struct flow_list ending; /* retired, not yet freed */
+    uint32_t idle[LIVES];    /* ticks */
+    uint32_t in_use;         /* an established flow that was seen within so many is not evicted */
+    uint32_t tick;           /* now */
+    uint32_t expired_at;     /* tick of the last look */
     struct stream_pool stream;
     struct fragments fragments;
     struct networks networks; /* inside tunnels */
