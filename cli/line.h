@@ -11,8 +11,8 @@ struct line {
     struct settings s;
 };
 
-/* Reads argv, whose first word is the command: NAME and the options, or only options where `-c FILE` is among them. 0, also for --help (s.help; name is NULL where it is the command's own), or a complaint.
- * Mistakes in the file are said, and the complaint only has their number; say NULL: they are logged. line_free, also
+/* Reads argv, whose first word is the command: NAME and the options, or only options where `-c FILE` is among them. 0, also
+ * for --help (s.help; name is NULL where it is the command's own), or a complaint. Mistakes in the file are said, and the complaint only has their number; say NULL: they are logged. line_free, also
  * after an error. */
 int line_read(struct line *l, enum settings_for who, int argc, char *argv[], config_say *say, void *arg,
               struct complaint *c);

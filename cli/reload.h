@@ -5,8 +5,8 @@
 
 struct instance;
 
-/* Reads the configuration file anew, where there is one, prepares on a thread, swaps on each core in turn, waits until no event works by the old any more, and disposes of it.
- * Returns what has changed or what is wrong, as the control socket answers, and has logged it. NULL: no memory for the
+/* Reads the configuration file anew, where there is one, prepares on a thread, swaps on each core in turn, waits until no
+ * event works by the old any more, and disposes of it. Returns what has changed or what is wrong, as the control socket answers, and has logged it. NULL: no memory for the
  * answer. A task of the control's reactor; waits. One at a time: a second is refused. */
 json_t *reload(struct instance *in);
 

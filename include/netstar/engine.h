@@ -158,9 +158,9 @@ NST_API const char *nst_worth_name(enum nst_worth worth);
 struct nst_engine_stats {
     uint64_t packets, bytes; /* received */
     uint64_t forwarded, sent_by_handler, injected;
-    uint64_t
-        joined; /* of those: fragments that left in fewer, because what they carried had been edited or normalised. What
-                        left is forwarded + sent_by_handler + injected - joined */
+    /* Of those, fragments that left in fewer, because what they carried had been edited or normalised. What left is
+     * forwarded + sent_by_handler + injected - joined. */
+    uint64_t joined;
     uint64_t dropped[NST_CAUSES];
     uint64_t policy[NST_CAUSES];  /* times a policy was applied, forwarded or not */
     uint64_t not_ip, other_proto; /* passed through unseen, by reason; so are fragments and malformed packets

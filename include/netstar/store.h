@@ -83,8 +83,8 @@ struct nst_store_config {
 };
 
 /* Opens the store that the URL names, on this reactor. For a server it starts to connect and returns at once; a file is
- * opened, which may take the disk's time. config may be NULL. The errno of opening a file; -EINVAL for a bad URL or a host name that cannot be resolved, and then *why tells in words what
- * was expected at which character (borrowed, a thread-local buffer; why may be NULL). -ENOMEM. */
+ * opened, which may take the disk's time. config may be NULL. The errno of opening a file; -EINVAL for a bad URL or a host
+ * name that cannot be resolved, and then *why tells in words what was expected at which character (borrowed, a thread-local buffer; why may be NULL). -ENOMEM. */
 NST_API int nst_store_open(struct nst_store **out, const char *url, const struct nst_store_config *config,
                            const char **why);
 
@@ -238,7 +238,8 @@ struct nst_listener {
 };
 enum { NST_LISTENERS_MAX = 16 };
 /* Starts to listen; l must live until nst_unlisten or nst_store_close. 0, or -EEXIST when the prefix overlaps one that is
- * listened to, -EMSGSIZE when it is longer than a key, -ENOSPC beyond NST_LISTENERS_MAX. Never waits: live is set when the server has agreed. */
+ * listened to, -EMSGSIZE when it is longer than a key, -ENOSPC beyond NST_LISTENERS_MAX. Never waits: live is set when the
+ * server has agreed. */
 NST_API int nst_listen(struct nst_store *s, struct nst_listener *l);
 NST_API void nst_unlisten(struct nst_store *s, struct nst_listener *l);
 

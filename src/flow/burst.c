@@ -102,8 +102,8 @@ static void __attribute__((noinline)) prefetch_kept(const struct nst_engine *e, 
     }
 }
 
-/* Of a burst in which nothing is special: else burst_special has done it. Bytes come from memory while those of the packet before are added up; so do the
- * flows of the burst. */
+/* Of a burst in which nothing is special: else burst_special has done it. Bytes come from memory while those of the packet
+ * before are added up; so do the flows of the burst. */
 static void __attribute__((noinline)) burst_checksums(struct nst_engine *e)
 {
     enum { AHEAD = 2, LINE = 64 };

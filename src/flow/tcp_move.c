@@ -3,6 +3,18 @@
  */
 #include "flow/tcp_end.h"
 
+/* The packet is dropped for the cause when it is forwarded, if the policy says so; what cannot be kept, always. */
+static void refuse(struct nst_engine *e, struct nst_packet *p, enum nst_cause cause)
+{
+    if (cause == NST_CAUSES)
+        return;
+    enum nst_verdict v = cause == NST_BY_STREAM_LIMIT ? NST_DROP : policy_of(e, cause);
+    if (v != NST_FORWARD && v != NST_FORWARD_FLOW) {
+        p->flags |= PACKET_REFUSED;
+        p->refused = (uint8_t)cause;
+    }
+}
+
 nst_events tcp_elsewhere(struct tcp_end *t, struct nst_flow *f, enum nst_side side, struct nst_packet *p,
                          nst_events what)
 {
@@ -19,14 +31,7 @@ nst_events tcp_elsewhere(struct tcp_end *t, struct nst_flow *f, enum nst_side si
     if (!behind && !before && !refused)
         return what;
     e->stats.elsewhere++;
-    enum nst_cause cause = half_cause(what, flow_wants(f, side, NST_RECEIVED) | NST_EV_CONFLICT);
-    if (cause != NST_CAUSES) {
-        enum nst_verdict v = policy_of(e, cause);
-        if (v != NST_FORWARD && v != NST_FORWARD_FLOW) {
-            p->flags |= PACKET_REFUSED;
-            p->refused = (uint8_t)cause;
-        }
-    }
+    refuse(e, p, half_cause(what, flow_wants(f, side, NST_RECEIVED) | NST_EV_CONFLICT));
     return (what & ~(EV_REFUSED | EV_UNACCEPTED)) | NST_EV_ELSEWHERE;
 }
 
@@ -39,7 +44,7 @@ static void unlook(struct tcp_end *t, struct nst_engine *e, struct nst_packet *p
     t->adds = 0;
     t->fresh = t->given = 0;
     t->now = 0;
-    if (p->flags & PACKET_REFUSED)
+    if ((p->flags & PACKET_REFUSED) && p->refused != NST_BY_STREAM_LIMIT)
         e->stats.policy[p->refused]--; /* it may be let pass after all */
     p->flags &= (uint16_t)~PACKET_REFUSED;
 }
@@ -53,14 +58,7 @@ static nst_events look_again(struct tcp_end *t, struct nst_flow *f, enum nst_sid
     nst_events what = e->inspect[side]->packet(t, f, side, NST_RECEIVED, p);
     if (e->inspect[side] != &nst_tcp && nst_tcp_state(f, side) != was)
         what |= NST_EV_STATE;
-    enum nst_cause cause = half_cause(what, flow_wants(f, side, NST_RECEIVED));
-    if (cause != NST_CAUSES) {
-        enum nst_verdict v = cause == NST_BY_STREAM_LIMIT ? NST_DROP : policy_of(e, cause);
-        if (v != NST_FORWARD && v != NST_FORWARD_FLOW) {
-            p->flags |= PACKET_REFUSED;
-            p->refused = (uint8_t)cause;
-        }
-    }
+    refuse(e, p, half_cause(what, flow_wants(f, side, NST_RECEIVED)));
     return what & ~(EV_REFUSED | EV_UNACCEPTED);
 }
 

@@ -100,6 +100,7 @@ struct redis_link {
     bool queueing; /* the first attempt still runs: requests are kept for it */
     bool timer_armed;
     bool want_write; /* EPOLLOUT is watched */
+    bool full;       /* the socket did not take all: nothing leaves early before the turn's end */
     bool resp3;
     bool broken;   /* the circuit breaker is open */
     bool unwaited; /* there are writes that no WAIT follows */

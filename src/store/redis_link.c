@@ -209,6 +209,7 @@ static void flush(struct nst_flusher *flusher)
 {
     struct redis_link *l = (struct redis_link *)((char *)flusher - offsetof(struct redis_link, flusher));
 
+    l->full = false;
     if (l->state != REDIS_READY || l->want_write || l->waiting)
         return;
     if (__builtin_expect(l->unwaited, 0)) {
@@ -224,14 +225,16 @@ static void flush(struct nst_flusher *flusher)
 
 void redis_send_early(struct redis_link *l)
 {
+    size_t len = l->filled - l->sent;
     const char *why;
     ssize_t n;
 
-    if (l->state != REDIS_READY || l->want_write || l->tls != NULL)
+    if (l->state != REDIS_READY || l->want_write || l->waiting || l->full || l->tls != NULL)
         return;
-    n = put_out(l, l->out + l->sent, l->filled - l->sent, &why);
+    n = put_out(l, l->out + l->sent, len, &why);
     if (n > 0)
         l->sent += (size_t)n;
+    l->full = n < (ssize_t)len;
 }
 
 bool redis_reserve(struct redis_link *l, size_t bytes)
@@ -662,8 +665,11 @@ static void socket_ready(struct nst_watch *w, uint32_t events)
         }
         return;
     }
-    if (events & EPOLLOUT)
+    if (events & EPOLLOUT) {
         send_some(l);
+        if (l->unwaited) /* its writes have left without a WAIT behind them */
+            nst_flusher_mark(&l->flusher);
+    }
     if (w->fd >= 0 && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
         receive(l);
 }

@@ -237,6 +237,38 @@ static void the_window_is_not_known(void **state)
     lab_run(&config, same_place_body);
 }
 
+/* There is no room to keep it, however often it is looked at: no policy is asked, and none is counted. */
+static void limit_body(void)
+{
+    static char many[101];
+    uint32_t at = 1002;
+
+    memset(many, 'x', 100);
+    lab_handshake(path, 1000, 500);
+    while (data(at, many) && at < 60000) /* behind a hole of one byte */
+        at += 100;
+    check(dropped(NST_BY_STREAM_LIMIT) == 1);
+    seen.sent_upto = 501;
+    record(1001, 0);
+    check(!data(at, many));
+    check(seen.what[seen.calls - 1] & NST_EV_ELSEWHERE);
+    check_eq(dropped(NST_BY_STREAM_LIMIT), 2);
+    check_eq(lab_stats().policy[NST_BY_STREAM_LIMIT], 0);
+    seen.sent_upto = 0;
+    no_record();
+    check(data(1001, "y")); /* and when the end has what there was, there is */
+    seen.len = 0;
+    acks(at);
+    check(data(at, many));
+}
+
+static void no_room(void **state)
+{
+    setup_moving();
+    config.stream_per_end = 1024;
+    lab_run(&config, limit_body);
+}
+
 static void ack_body(void)
 {
     lab_handshake(path, 1000, 500);
@@ -387,6 +419,7 @@ int main(void)
         cmocka_unit_test(another_connection),
         cmocka_unit_test(beyond_the_window),
         cmocka_unit_test(the_window_is_not_known),
+        cmocka_unit_test(no_room),
         cmocka_unit_test(acknowledgments),
         cmocka_unit_test(nobody_asks),
         cmocka_unit_test(bytes_of_another_way),
